@@ -1,0 +1,160 @@
+//! What became of a key's grants: bounded, kept for a while after the last one ended.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Lease, fenced};
+use crate::context::Context;
+use crate::fencing::FencingToken;
+use crate::id::{LeaseToken, Name, Owner};
+use crate::limits::{LEASE_HISTORY_MAX, LEASE_HISTORY_RETENTION_MS};
+use crate::notice::Notice;
+use crate::refusal::{Broken, Failure, Refusal, Subject};
+use crate::tables::{DueKind, MetaRow, due_key, history_key, lease_key};
+use crate::time::Timestamp;
+use crate::transaction::Transaction;
+
+/// Why a grant ended. Variants are only ever appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndReason {
+    /// Its TTL ran out.
+    Expired,
+    /// Its holder gave it back.
+    Released,
+    /// The same owner claimed again and got a fresh grant.
+    Superseded,
+    /// Another owner took it over by compare-and-set.
+    Reclaimed {
+        /// Who.
+        by: Name,
+    },
+    /// An operator ended it.
+    Revoked {
+        /// Who, or why, in the operator's words.
+        by: String,
+    },
+}
+
+impl EndReason {
+    /// The word for scripts and people.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Released => "released",
+            Self::Superseded => "superseded",
+            Self::Reclaimed { .. } => "reclaimed",
+            Self::Revoked { .. } => "revoked",
+        }
+    }
+}
+
+/// One grant that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Who held it.
+    pub owner: Owner,
+    /// The holder's proof.
+    pub lease_token: LeaseToken,
+    /// The grant's token.
+    pub fencing_token: FencingToken,
+    /// When it was granted.
+    pub granted_at: Timestamp,
+    /// When it was last renewed.
+    pub renewed_at: Timestamp,
+    /// Its TTL.
+    pub ttl_ms: u64,
+    /// When it was over: for an expiry, its deadline, not the moment the sweep found it.
+    pub ended_at: Timestamp,
+    /// Log index of the entry that ended it.
+    pub ended_index: u64,
+    /// Why it was over.
+    pub reason: EndReason,
+}
+
+/// The last ended grants of a key, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct History {
+    /// How many grants the key has had.
+    pub epoch: u64,
+    /// At most [`LEASE_HISTORY_MAX`].
+    pub ended: VecDeque<Ended>,
+}
+
+/// Ends `lease`: removes its row and its due entry, writes the history, tells the watchers.
+pub(super) fn end(
+    tx: &mut Transaction<'_>,
+    meta: &mut MetaRow,
+    ctx: &Context,
+    lease: &Lease,
+    reason: EndReason,
+) -> Result<(), Broken> {
+    tx.delete(&lease_key(&lease.key))?;
+    tx.delete(&due_key(lease.filed_at, DueKind::Lease, lease.key.as_str().as_bytes()))?;
+    assert!(meta.leases > 0, "a lease that ends was counted when it was granted");
+    meta.leases -= 1;
+    tx.notify(Notice::LeaseEnded {
+        key: lease.key.clone(),
+        owner_id: lease.owner.owner_id.clone(),
+        fencing_token: lease.fencing_token,
+        reason: reason.clone(),
+    });
+    let ended_at = match reason {
+        EndReason::Expired => lease.expires_at.min(ctx.now),
+        _ => ctx.now,
+    };
+    let ended = Ended {
+        owner: lease.owner.clone(),
+        lease_token: lease.lease_token.clone(),
+        fencing_token: lease.fencing_token,
+        granted_at: lease.granted_at,
+        renewed_at: lease.renewed_at,
+        ttl_ms: lease.ttl_ms,
+        ended_at,
+        ended_index: ctx.index,
+        reason,
+    };
+    record(tx, ctx, &lease.key, lease.epoch, ended)
+}
+
+fn record(
+    tx: &mut Transaction<'_>,
+    ctx: &Context,
+    key: &Name,
+    epoch: u64,
+    ended: Ended,
+) -> Result<(), Broken> {
+    let row_key = history_key(key);
+    let row = tx.get(&row_key)?;
+    if row.is_none() {
+        let at = ctx.now.plus(LEASE_HISTORY_RETENTION_MS);
+        tx.put(&due_key(at, DueKind::LeaseHistory, key.as_str().as_bytes()), &())?;
+    }
+    let mut history = row.unwrap_or_default();
+    history.epoch = epoch;
+    history.ended.push_back(ended);
+    if history.ended.len() > LEASE_HISTORY_MAX {
+        history.ended.pop_front();
+    }
+    tx.put(&row_key, &history)
+}
+
+/// What to tell someone who presents a token of a key that has no live lease.
+pub(super) fn why_gone(
+    tx: &mut Transaction<'_>,
+    key: &Name,
+    token: FencingToken,
+) -> Result<Failure, Broken> {
+    let history = tx.get(&history_key(key))?.unwrap_or_default();
+    let ended = history.ended.iter().find(|ended| ended.fencing_token == token);
+    Ok(match ended {
+        Some(ended) if ended.reason == EndReason::Expired => Failure::Refused(Refusal::Expired {
+            subject: Subject::Lease,
+            name: key.to_string(),
+            token,
+            expired_at: ended.ended_at,
+        }),
+        _ => fenced(key, token, None),
+    })
+}

@@ -1,0 +1,98 @@
+//! Reclaim: take a key from a holder known to be dead, without waiting for its TTL.
+
+use serde::{Deserialize, Serialize};
+
+use super::claim::{Claim, grant};
+use super::history::{EndReason, end};
+use super::Lease;
+use crate::command::Validate;
+use crate::context::Context;
+use crate::fencing::FencingToken;
+use crate::id::{LeaseToken, Name};
+use crate::refusal::{Failure, InvalidArgument, Refusal, Subject};
+use crate::tables::{MetaRow, history_key, lease_key};
+use crate::transaction::Transaction;
+
+/// Takes the key from the holder that the caller observed, by compare-and-set.
+///
+/// Promises that only the observed grant is ended, live or due: a newer holder is never cleared. The
+/// new grant has a greater fencing token. Refuses with `Conflict` when the key's grant is another
+/// one or none. A retry gets its own grant again. Watchers get `LeaseEnded` and `LeaseGranted`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reclaim {
+    /// What the caller saw.
+    pub observed: Observed,
+    /// The new grant; its `same_owner` has no meaning here.
+    pub claim: Claim,
+}
+
+/// The grant that a caller observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Its owner.
+    pub owner_id: Name,
+    /// The owner's boot.
+    pub incarnation_id: Name,
+    /// Its proof.
+    pub lease_token: LeaseToken,
+    /// Its fencing token.
+    pub fencing_token: FencingToken,
+}
+
+impl Observed {
+    fn is(&self, lease: &Lease) -> bool {
+        self.fencing_token == lease.fencing_token
+            && self.lease_token == lease.lease_token
+            && self.owner_id == lease.owner.owner_id
+            && self.incarnation_id == lease.owner.incarnation_id
+    }
+}
+
+impl Validate for Reclaim {
+    fn validate(&self) -> Result<(), InvalidArgument> {
+        self.claim.validate()
+    }
+}
+
+impl Reclaim {
+    pub(super) fn apply(
+        &self,
+        tx: &mut Transaction<'_>,
+        meta: &mut MetaRow,
+        ctx: &Context,
+    ) -> Result<Lease, Failure> {
+        let key = &self.claim.key;
+        let present = tx.get(&lease_key(key))?;
+        match present {
+            Some(lease) if self.is_own(&lease) && lease.is_live(ctx.now) => Ok(lease),
+            Some(lease) if self.observed.is(&lease) => {
+                let by = self.claim.owner.owner_id.clone();
+                end(tx, meta, ctx, &lease, EndReason::Reclaimed { by })?;
+                let epoch = tx.get(&history_key(key))?.unwrap_or_default().epoch + 1;
+                let lease = self.claim.new_lease(ctx, epoch);
+                grant(tx, meta, &lease)?;
+                Ok(lease)
+            }
+            Some(lease) if lease.is_live(ctx.now) => Err(lost(
+                key,
+                &format!(
+                    "the observed grant has fencing token {}, the live one {} of owner {}",
+                    self.observed.fencing_token, lease.fencing_token, lease.owner.owner_id
+                ),
+            )),
+            _ => Err(lost(key, "the observed grant is over and the key is free: claim it")),
+        }
+    }
+
+    fn is_own(&self, lease: &Lease) -> bool {
+        lease.lease_token == self.claim.lease_token && lease.owner.is(&self.claim.owner)
+    }
+}
+
+fn lost(key: &Name, problem: &str) -> Failure {
+    Failure::Refused(Refusal::Conflict {
+        subject: Subject::Lease,
+        name: key.to_string(),
+        problem: problem.to_owned(),
+    })
+}

@@ -1,0 +1,244 @@
+//! Reads that see one's own writes, over a [`View`]; yields [`Changes`].
+//!
+//! One transaction carries one entry: the sweep, then the command. A refused command is rolled back
+//! to the savepoint behind the sweep, so a refusal has written nothing. The transaction remembers
+//! the old value of each row it writes: the digest needs it.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::digest::Digest;
+use crate::notice::Notice;
+use crate::refusal::Broken;
+use crate::tables::{Key, Table};
+use crate::view::View;
+
+/// Rows to put (`Some`) and to remove (`None`), in key order, each key once.
+pub type Changes = Vec<(Vec<u8>, Option<Bytes>)>;
+
+/// A row as the transaction knows it.
+#[derive(Debug, Clone)]
+struct Cell {
+    /// What the view has.
+    old: Option<Bytes>,
+    /// What the transaction has.
+    new: Option<Bytes>,
+    /// Whether `new` was written here, rather than only read.
+    written: bool,
+}
+
+/// A place to roll back to.
+#[derive(Debug, Clone, Copy)]
+pub struct Savepoint {
+    journal: usize,
+    notices: usize,
+}
+
+/// The overlay of one entry.
+pub struct Transaction<'a> {
+    view: &'a dyn View,
+    cells: BTreeMap<Vec<u8>, Cell>,
+    /// Each write's key with the value and flag it replaced, oldest first.
+    journal: Vec<(Vec<u8>, Option<Bytes>, bool)>,
+    notices: Vec<Notice>,
+}
+
+impl<'a> Transaction<'a> {
+    /// An empty overlay.
+    pub fn new(view: &'a dyn View) -> Self {
+        Self {
+            view,
+            cells: BTreeMap::new(),
+            journal: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    fn cell(&mut self, key: &[u8]) -> Result<&mut Cell, Broken> {
+        if !self.cells.contains_key(key) {
+            let old = self.view.get(key)?;
+            let cell = Cell {
+                new: old.clone(),
+                old,
+                written: false,
+            };
+            self.cells.insert(key.to_vec(), cell);
+        }
+        Ok(self.cells.get_mut(key).expect("inserted above"))
+    }
+
+    /// The row under `key`, with this transaction's writes.
+    pub fn get<T: Table>(&mut self, key: &Key<T>) -> Result<Option<T::Row>, Broken> {
+        match &self.cell(key.bytes())?.new {
+            Some(bytes) => decode_row::<T>(key.bytes(), bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether there is a row under `key`; cheaper than [`Self::get`].
+    pub fn exists<T: Table>(&mut self, key: &Key<T>) -> Result<bool, Broken> {
+        Ok(self.cell(key.bytes())?.new.is_some())
+    }
+
+    /// Writes a row.
+    pub fn put<T: Table>(&mut self, key: &Key<T>, row: &T::Row) -> Result<(), Broken> {
+        let bytes = Bytes::from(codec::encode(T::TAG.into(), row));
+        self.write(key.bytes(), Some(bytes))
+    }
+
+    /// Removes a row; nothing happens if there is none.
+    pub fn delete<T: Table>(&mut self, key: &Key<T>) -> Result<(), Broken> {
+        self.write(key.bytes(), None)
+    }
+
+    fn write(&mut self, key: &[u8], value: Option<Bytes>) -> Result<(), Broken> {
+        let cell = self.cell(key)?;
+        let (before, written) = (cell.new.take(), cell.written);
+        cell.new = value;
+        cell.written = true;
+        self.journal.push((key.to_vec(), before, written));
+        Ok(())
+    }
+
+    /// Rows of `from..to` in ascending order, this transaction's writes included, until `visit`
+    /// breaks.
+    pub fn scan<T: Table>(
+        &self,
+        from: &Key<T>,
+        to: &Key<T>,
+        visit: &mut dyn FnMut(&[u8], T::Row) -> ControlFlow<()>,
+    ) -> Result<(), Broken> {
+        let mut broken = None;
+        let mut decoded = |key: &[u8], value: &[u8]| match decode_row::<T>(key, value) {
+            Ok(row) => visit(key, row),
+            Err(error) => {
+                broken = Some(error);
+                ControlFlow::Break(())
+            }
+        };
+        self.scan_merged(from.bytes(), to.bytes(), &mut decoded)?;
+        broken.map_or(Ok(()), Err)
+    }
+
+    fn scan_merged(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Broken> {
+        if from >= to {
+            return Ok(());
+        }
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let mut own = self
+            .cells
+            .range::<[u8], _>(range)
+            .filter(|(_, cell)| cell.written)
+            .peekable();
+        let mut stopped = false;
+        self.view.scan(from, to, &mut |key, value| {
+            while let Some((own_key, cell)) = own.next_if(|(k, _)| k.as_slice() < key) {
+                if let Some(new) = &cell.new
+                    && visit(own_key, new).is_break()
+                {
+                    stopped = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            let flow = match own.next_if(|(k, _)| k.as_slice() == key) {
+                Some((_, cell)) => match &cell.new {
+                    Some(new) => visit(key, new),
+                    None => ControlFlow::Continue(()),
+                },
+                None => visit(key, value),
+            };
+            stopped = flow.is_break();
+            flow
+        })?;
+        if stopped {
+            return Ok(());
+        }
+        for (own_key, cell) in own {
+            if let Some(new) = &cell.new
+                && visit(own_key, new).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells those who wait or watch.
+    pub fn notify(&mut self, notice: Notice) {
+        self.notices.push(notice);
+    }
+
+    /// Marks a place to roll back to.
+    #[must_use]
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint {
+            journal: self.journal.len(),
+            notices: self.notices.len(),
+        }
+    }
+
+    /// Undoes all writes and notices since `to`.
+    pub fn rollback(&mut self, to: Savepoint) {
+        for (key, before, written) in self.journal.drain(to.journal..).rev() {
+            let cell = self.cells.get_mut(&key).expect("a journaled key has a cell");
+            cell.new = before;
+            cell.written = written;
+        }
+        self.notices.truncate(to.notices);
+    }
+
+    /// The rows that differ from the view, what they do to the digest, and the notices.
+    #[must_use]
+    pub fn finish(self, mut digest: Digest) -> (Changes, Digest, Vec<Notice>) {
+        let mut changes = Changes::new();
+        for (key, cell) in self.cells {
+            if !cell.written || cell.old == cell.new {
+                continue;
+            }
+            digest.replace(&key, cell.old.as_deref(), cell.new.as_deref());
+            changes.push((key, cell.new));
+        }
+        (changes, digest, self.notices)
+    }
+}
+
+/// Reads one row of a view without a transaction.
+pub fn read<T: Table>(view: &dyn View, key: &Key<T>) -> Result<Option<T::Row>, Broken> {
+    match view.get(key.bytes())? {
+        Some(bytes) => decode_row::<T>(key.bytes(), &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads rows of a view without a transaction.
+pub fn read_range<T: Table>(
+    view: &dyn View,
+    from: &Key<T>,
+    to: &Key<T>,
+    visit: &mut dyn FnMut(&[u8], T::Row) -> ControlFlow<()>,
+) -> Result<(), Broken> {
+    Transaction::new(view).scan(from, to, visit)
+}
+
+fn decode_row<T: Table>(key: &[u8], bytes: &[u8]) -> Result<T::Row, Broken>
+where
+    T::Row: DeserializeOwned,
+{
+    codec::decode(T::TAG.into(), bytes).map_err(|error| {
+        Broken(format!(
+            "row {} of table {} cannot be read: {error}; the state on this disk is damaged, \
+             remove this member and add it again with an empty directory",
+            key.escape_ascii(),
+            T::NAME
+        ))
+    })
+}
