@@ -111,7 +111,10 @@ impl Append {
     ) -> Result<Appended, Failure> {
         let Some(first) = tx.get(&event_key(&self.id, sequence))? else {
             let id = &self.id;
-            return Err(Broken(format!("process {id} has key {key} and no event {sequence}")).into());
+            return Err(Broken(format!(
+                "process {id} has key {key} and no event {sequence}"
+            ))
+            .into());
         };
         if first.event_type == self.event_type && first.payload == self.payload {
             return Ok(Appended {

@@ -57,7 +57,10 @@ impl Complete {
         tx: &mut Transaction<'_>,
         ctx: &Context,
     ) -> Result<Completed, Failure> {
-        assert!(self.state.is_ended(), "decoding refuses a completion that ends nothing");
+        assert!(
+            self.state.is_ended(),
+            "decoding refuses a completion that ends nothing"
+        );
         let Some(mut process) = tx.get(&process_key(&self.id))? else {
             return Err(not_found(&self.id));
         };

@@ -9,8 +9,8 @@ use crate::id::Name;
 use crate::query::{Page, PageLimit};
 use crate::refusal::{Broken, InvalidArgument};
 use crate::tables::{
-    Key, ProcessEvents, Processes, ProcessesByState, event_key, event_range_end, process_key,
-    process_id_of_state_key, process_state_key,
+    Key, ProcessEvents, Processes, ProcessesByState, event_key, event_range_end,
+    process_id_of_state_key, process_key, process_state_key,
 };
 use crate::transaction::{read, read_range};
 use crate::view::View;
@@ -93,7 +93,11 @@ fn page_by_id(view: &dyn View, list: &List) -> Result<Page<Process>, Broken> {
         Some(after) => process_key(after).next(),
         None => Key::first(),
     };
-    let from = if from.bytes() > prefix.bytes() { from } else { prefix };
+    let from = if from.bytes() > prefix.bytes() {
+        from
+    } else {
+        prefix
+    };
     let mut page = PageLimit::new(list.limit);
     let mut rows: Vec<Process> = Vec::new();
     let mut next = None;
@@ -123,7 +127,9 @@ fn page_by_state(
             return Ok(Page { rows, next });
         }
         let Some(process) = read(view, &process_key(&id))? else {
-            return Err(Broken(format!("process {id} is indexed by state and has no row")));
+            return Err(Broken(format!(
+                "process {id} is indexed by state and has no row"
+            )));
         };
         page.add(row_bytes(&process));
         rows.push(process);
@@ -139,7 +145,11 @@ fn ids_in_state(view: &dyn View, list: &List, state: ProcessState) -> Result<Vec
         Some(after) => process_state_key(state, after.as_str()).next(),
         None => Key::first(),
     };
-    let from = if from.bytes() > prefix.bytes() { from } else { prefix };
+    let from = if from.bytes() > prefix.bytes() {
+        from
+    } else {
+        prefix
+    };
     let mut page = PageLimit::new(list.limit);
     let mut ids = Vec::new();
     let mut invalid = None;
