@@ -12,7 +12,8 @@ use crate::transaction::Transaction;
 /// Removes an item that is ready, delayed or dead, and answers it.
 ///
 /// Refuses with `Conflict` when the item is claimed, with `NotFound` when it is gone. A retry finds
-/// it gone; give the command a request id to get the first answer again. Watchers get `ItemSettled`.
+/// it gone; give the command a request id to get the first answer again. Watchers get
+/// `ItemSettled`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
     /// The queue.
@@ -31,7 +32,7 @@ impl Cancel {
                 subject: Subject::Item,
                 name: row::item_name(&self.queue, self.item_id),
                 problem: format!(
-                    "it is claimed by {} until cluster time {} ms; cancel it when the claim is over",
+                    "it is claimed by {} until cluster time {} ms; cancel it after that",
                     claim.owner.owner_id, claim.expires_at.0
                 ),
             }));
@@ -39,6 +40,6 @@ impl Cancel {
         let mut queue = row::load(tx, &self.queue)?;
         row::remove(tx, ctx, &mut queue, &item)?;
         row::store(tx, ctx, queue)?;
-        Ok(item.as_of(ctx.now))
+        Ok(item.seen_at(ctx.now))
     }
 }

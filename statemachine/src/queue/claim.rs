@@ -17,8 +17,9 @@ use crate::transaction::Transaction;
 ///
 /// Promises that nobody else has a live claim on them; all items of one claim share its fencing
 /// token. Answers fewer items, or none, when there are no more ready, or when their payloads reach
-/// [`crate::limits::CLAIM_BYTES_MAX`]; a queue that does not exist has none. An item that has used up its attempts is never claimed. A
-/// retry claims other items: give the command a request id, then it gets the same ones again.
+/// [`crate::limits::CLAIM_BYTES_MAX`]; a queue that does not exist has none. An item that has used
+/// up its attempts is never claimed. A retry claims other items: give the command a request id,
+/// then it gets the same ones again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The queue.
@@ -78,7 +79,10 @@ impl Claim {
             ControlFlow::Continue(())
         })?;
         if ready.is_empty() {
-            return Err(Broken(format!("queue {} counts ready items and has none", self.queue)));
+            return Err(Broken(format!(
+                "queue {} counts ready items and has none",
+                self.queue
+            )));
         }
         Ok(ready)
     }
@@ -88,7 +92,9 @@ impl Claim {
             .filter(|item| item.state == ItemState::Ready && !item.is_used_up())
             .ok_or_else(|| {
                 let name = row::item_name(&self.queue, item_id);
-                Broken(format!("item {name} is in the ready index and cannot be claimed"))
+                Broken(format!(
+                    "item {name} is in the ready index and cannot be claimed"
+                ))
             })
     }
 
@@ -99,10 +105,12 @@ impl Claim {
         queue: &mut Queue,
         mut item: Item,
     ) -> Result<ClaimedItem, Broken> {
-        let payload = tx.get(&payload_key(&self.queue, item.item_id))?.ok_or_else(|| {
-            let name = row::item_name(&self.queue, item.item_id);
-            Broken(format!("item {name} has no payload"))
-        })?;
+        let payload = tx
+            .get(&payload_key(&self.queue, item.item_id))?
+            .ok_or_else(|| {
+                let name = row::item_name(&self.queue, item.item_id);
+                Broken(format!("item {name} has no payload"))
+            })?;
         row::shift(tx, queue, &mut item, |item| {
             item.state = ItemState::Claimed;
             item.attempts = item.attempts.saturating_add(1);

@@ -57,10 +57,14 @@ pub(crate) fn release_delayed_due(
     let mut item = subject_item(tx, queue, item_id, ItemState::Delayed)?;
     if ctx.now < item.available_at {
         let name = row::item_name(queue, item_id);
-        return Err(Broken(format!("the due entry of delayed item {name} is early")));
+        return Err(Broken(format!(
+            "the due entry of delayed item {name} is early"
+        )));
     }
     let mut row = row::load(tx, queue)?;
-    row::shift(tx, &mut row, &mut item, |item| item.state = ItemState::Ready)?;
+    row::shift(tx, &mut row, &mut item, |item| {
+        item.state = ItemState::Ready
+    })?;
     row::store(tx, ctx, row)
 }
 
@@ -92,7 +96,8 @@ pub(crate) fn forget_dedupe_due(
     row::store(tx, ctx, row)
 }
 
-/// The queue's due entry came by: forget the queue if it was empty and idle for the whole retention.
+/// The queue's due entry came by: forget the queue if it was empty and idle for the whole
+/// retention.
 pub(crate) fn forget_idle_due(
     tx: &mut Transaction<'_>,
     ctx: &Context,
@@ -117,7 +122,10 @@ pub(super) fn file_idle(
     from: crate::Timestamp,
 ) -> Result<(), Broken> {
     let at = from.plus(QUEUE_IDLE_RETENTION_MS);
-    tx.put(&due_key(at, DueKind::QueueIdle, queue.name.as_str().as_bytes()), &())
+    tx.put(
+        &due_key(at, DueKind::QueueIdle, queue.name.as_str().as_bytes()),
+        &(),
+    )
 }
 
 /// The item that a due entry is about.
@@ -137,6 +145,9 @@ fn subject_item(
             state.as_str(),
             item.state.as_str()
         ))),
-        None => Err(Broken(format!("item {} has a due entry and no row", name()))),
+        None => Err(Broken(format!(
+            "item {} has a due entry and no row",
+            name()
+        ))),
     }
 }

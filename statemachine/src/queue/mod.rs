@@ -1,8 +1,8 @@
 //! Work queues: items that are pushed, claimed, worked on and settled.
 //!
-//! An item has at most one live claim, and only that claim's fencing token can settle it. A claim has
-//! a visibility TTL: when it runs out, the item can be claimed again and the late worker is fenced.
-//! Items are claimed by priority (higher first), then by age (lower [`ItemId`] first).
+//! An item has at most one live claim, and only that claim's fencing token can settle it. A claim
+//! has a visibility TTL: when it runs out, the item can be claimed again and the late worker is
+//! fenced. Items are claimed by priority (higher first), then by age (lower [`ItemId`] first).
 //!
 //! ```text
 //!            push, delay 0             claim               settle done
@@ -16,9 +16,10 @@
 //!
 //! Payloads are stored apart from the items, so that a claim does not rewrite them.
 //!
-//! What is due but not yet swept: a claim whose time is over protects nothing (its token is refused,
-//! its item can be cancelled), but the item can be claimed again only when the sweep has come by,
-//! since a claim reads nothing but the ready index. The same holds for an item whose delay is over.
+//! What is due but not yet swept: a claim whose time is over protects nothing (its token is
+//! refused, its item can be cancelled), but the item can be claimed again only when the sweep has
+//! come by, since a claim reads nothing but the ready index. The same holds for an item whose delay
+//! is over.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +33,7 @@ use crate::transaction::Transaction;
 
 /// Names an item for ever: `log index << 10 | step` of the push. Grows with every push, so that the
 /// oldest item has the lowest id, and is never used again, not even after its queue was forgotten.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ItemId(pub u64);
 
 impl std::fmt::Display for ItemId {
@@ -135,7 +134,7 @@ impl Item {
     }
 
     /// The item as the rules see it at `now`: a claim whose time is over is over, swept or not.
-    fn as_of(mut self, now: Timestamp) -> Self {
+    fn seen_at(mut self, now: Timestamp) -> Self {
         if self.state == ItemState::Claimed && self.live_claim(now).is_none() {
             self.expire_claim(now);
         }
@@ -162,7 +161,11 @@ impl Item {
 
     /// Ready at once, or delayed.
     fn make_available(&mut self, now: Timestamp, delay_ms: u64) {
-        self.state = if delay_ms == 0 { ItemState::Ready } else { ItemState::Delayed };
+        self.state = if delay_ms == 0 {
+            ItemState::Ready
+        } else {
+            ItemState::Delayed
+        };
         self.available_at = now.plus(delay_ms);
     }
 
@@ -234,9 +237,7 @@ mod settle;
 
 pub use cancel::Cancel;
 pub use claim::Claim;
-pub(crate) use due::{
-    expire_claim_due, forget_dedupe_due, forget_idle_due, release_delayed_due,
-};
+pub(crate) use due::{expire_claim_due, forget_dedupe_due, forget_idle_due, release_delayed_due};
 pub use push::{Push, Pushed};
 pub use query::{Answer, Get, List, ListItems, Query};
 pub(crate) use query::{query, validate as validate_query};

@@ -6,9 +6,7 @@ use super::{Item, ItemId, ItemState, Queue, due, row};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::Name;
-use crate::limits::{
-    COMPOSITE_STEPS_MAX, DEDUPE_KEYS_MAX, PAYLOAD_BYTES_MAX, QUEUE_ITEMS_MAX,
-};
+use crate::limits::{COMPOSITE_STEPS_MAX, DEDUPE_KEYS_MAX, PAYLOAD_BYTES_MAX, QUEUE_ITEMS_MAX};
 use crate::refusal::{Broken, Failure, InvalidArgument, Refusal};
 use crate::tables::{DedupeRow, dedupe_key, item_key, payload_key, queue_key};
 use crate::transaction::Transaction;
@@ -17,9 +15,9 @@ use crate::transaction::Transaction;
 ///
 /// Promises that an item with the same `dedupe_key` is in the queue once, and that the key is
 /// remembered for [`crate::limits::DEDUPE_RETENTION_MS`] after the item has left it. Refuses with
-/// `Exhausted` when the queue has no room for the item or its key. A retry with `dedupe_key` gets the first item's id with
-/// `duplicate` set; without one, give the command a request id. Those who wait for the queue get
-/// `QueueReady` when it had nothing ready before.
+/// `Exhausted` when the queue has no room for the item or its key. A retry with `dedupe_key` gets
+/// the first item's id with `duplicate` set; without one, give the command a request id. Those who
+/// wait for the queue get `QueueReady` when it had nothing ready before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
     /// The queue.
@@ -53,11 +51,7 @@ impl Validate for Push {
 }
 
 impl Push {
-    pub(super) fn apply(
-        &self,
-        tx: &mut Transaction<'_>,
-        ctx: &Context,
-    ) -> Result<Pushed, Failure> {
+    pub(super) fn apply(&self, tx: &mut Transaction<'_>, ctx: &Context) -> Result<Pushed, Failure> {
         if let Some(known) = self.known_item(tx)? {
             return Ok(Pushed {
                 item_id: known,
@@ -82,7 +76,9 @@ impl Push {
         let Some(key) = &self.dedupe_key else {
             return Ok(None);
         };
-        Ok(tx.get(&dedupe_key(&self.queue, key))?.map(|row| row.item_id))
+        Ok(tx
+            .get(&dedupe_key(&self.queue, key))?
+            .map(|row| row.item_id))
     }
 
     /// The row itself is written at the end, with the item counted.

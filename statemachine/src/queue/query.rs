@@ -108,7 +108,10 @@ fn read_item(
 
 fn with_payload(view: &dyn View, queue: &Name, item: Item) -> Result<ClaimedItem, Broken> {
     let payload = read(view, &payload_key(queue, item.item_id))?.ok_or_else(|| {
-        Broken(format!("item {} has no payload", row::item_name(queue, item.item_id)))
+        Broken(format!(
+            "item {} has no payload",
+            row::item_name(queue, item.item_id)
+        ))
     })?;
     Ok(ClaimedItem { item, payload })
 }
@@ -120,7 +123,11 @@ fn list_page(view: &dyn View, list: &List) -> Result<Page<Queue>, Broken> {
         Some(after) => queue_key(after).next(),
         None => Key::first(),
     };
-    let from = if from.bytes() > prefix.bytes() { from } else { prefix };
+    let from = if from.bytes() > prefix.bytes() {
+        from
+    } else {
+        prefix
+    };
     let mut page = PageLimit::new(list.limit);
     let mut rows = Vec::new();
     let mut next = None;
@@ -143,7 +150,10 @@ impl ListItems {
             Some(ItemState::Dead) => self.load(view, self.dead_ids(view)?)?,
             _ => self.walk(view)?,
         };
-        let next = items.last().filter(|_| more).map(|last| last.item_id.to_string());
+        let next = items
+            .last()
+            .filter(|_| more)
+            .map(|last| last.item_id.to_string());
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
             rows.push(with_payload(view, &self.queue, item)?);

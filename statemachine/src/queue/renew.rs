@@ -68,6 +68,9 @@ pub(super) fn refile(
 fn claim_of<'a>(queue: &Name, item: &'a mut Item) -> Result<&'a mut ItemClaim, Broken> {
     let item_id = item.item_id;
     item.claim.as_mut().ok_or_else(|| {
-        Broken(format!("item {} is claimed and has no claim", row::item_name(queue, item_id)))
+        Broken(format!(
+            "item {} is claimed and has no claim",
+            row::item_name(queue, item_id)
+        ))
     })
 }

@@ -11,8 +11,9 @@ use crate::transaction::Transaction;
 
 /// Makes a dead item ready again with its attempts at 0, and answers it.
 ///
-/// Refuses with `Conflict` when the item is not dead, with `NotFound` when it is gone. A retry finds
-/// it ready, which is a `Conflict`; give the command a request id to get the first answer again.
+/// Refuses with `Conflict` when the item is not dead, with `NotFound` when it is gone. A retry
+/// finds it ready, which is a `Conflict`; give the command a request id to get the first answer
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requeue {
     /// The queue.
@@ -26,7 +27,7 @@ impl Validate for Requeue {}
 impl Requeue {
     pub(super) fn apply(&self, tx: &mut Transaction<'_>, ctx: &Context) -> Result<Item, Failure> {
         let mut item = row::require_item(tx, &self.queue, self.item_id)?;
-        let state = item.clone().as_of(ctx.now).state;
+        let state = item.clone().seen_at(ctx.now).state;
         if state != ItemState::Dead {
             return Err(Failure::Refused(Refusal::Conflict {
                 subject: Subject::Item,

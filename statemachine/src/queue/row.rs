@@ -24,7 +24,12 @@ pub(super) fn check_delay(delay_ms: u64) -> Result<(), InvalidArgument> {
         return Ok(());
     }
     let limit = format!("0 to {DELAY_MS_MAX} ms");
-    Err(InvalidArgument::new("delay_ms", "is out of range", limit, format!("{delay_ms} ms")))
+    Err(InvalidArgument::new(
+        "delay_ms",
+        "is out of range",
+        limit,
+        format!("{delay_ms} ms"),
+    ))
 }
 
 /// An item's name in refusals: `queue/item`.
@@ -116,10 +121,15 @@ pub(super) fn enter(
     match item.state {
         ItemState::Ready => {
             if queue.ready == 0 {
-                tx.notify(Notice::QueueReady { queue: name.clone() });
+                tx.notify(Notice::QueueReady {
+                    queue: name.clone(),
+                });
             }
             queue.ready += 1;
-            tx.put(&ready_key(&name, item.priority, item.item_id), &item.item_id)
+            tx.put(
+                &ready_key(&name, item.priority, item.item_id),
+                &item.item_id,
+            )
         }
         ItemState::Delayed => {
             queue.delayed += 1;
@@ -162,9 +172,7 @@ fn leave(tx: &mut Transaction<'_>, queue: &mut Queue, item: &Item) -> Result<(),
 fn deadline_key(queue: &Name, item: &Item) -> Result<Key<Due>, Broken> {
     let subject = item_subject(queue, item.item_id);
     match (item.state, &item.claim) {
-        (ItemState::Delayed, None) => {
-            Ok(due_key(item.available_at, DueKind::QueueDelay, &subject))
-        }
+        (ItemState::Delayed, None) => Ok(due_key(item.available_at, DueKind::QueueDelay, &subject)),
         (ItemState::Claimed, Some(claim)) => {
             Ok(due_key(claim.filed_at, DueKind::QueueClaim, &subject))
         }

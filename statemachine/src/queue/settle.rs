@@ -13,10 +13,10 @@ use crate::transaction::Transaction;
 
 /// Ends a claim with an outcome.
 ///
-/// Promises that only the live claim's token settles an item. Refuses with `Expired` or `Fenced` when
-/// the claim is over, with `NotFound` when the item is gone. A retry finds the claim over: give the
-/// command a request id, then it gets the first answer again. Watchers get `ItemSettled` (done and
-/// dead) or `QueueReady`.
+/// Promises that only the live claim's token settles an item. Refuses with `Expired` or `Fenced`
+/// when the claim is over, with `NotFound` when the item is gone. A retry finds the claim over:
+/// give the command a request id, then it gets the first answer again. Watchers get `ItemSettled`
+/// (done and dead) or `QueueReady`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settle {
     /// The queue.
@@ -90,7 +90,11 @@ impl Settle {
             }
             kept => {
                 row::shift(tx, &mut queue, &mut item, |item| kept.change(ctx, item))?;
-                if item.state == ItemState::Dead { Settled::Dead } else { Settled::Retried }
+                if item.state == ItemState::Dead {
+                    Settled::Dead
+                } else {
+                    Settled::Retried
+                }
             }
         };
         row::store(tx, ctx, queue)?;

@@ -119,7 +119,14 @@ mod tests {
     #[test]
     fn ready_keys_sort_by_priority_down_and_then_by_age() {
         let key = |priority, id| ready_key(&name("q"), priority, ItemId(id)).bytes().to_vec();
-        let order = [key(255, 900), key(7, 1), key(7, 2), key(7, 256), key(0, 0), key(0, 1)];
+        let order = [
+            key(255, 900),
+            key(7, 1),
+            key(7, 2),
+            key(7, 256),
+            key(0, 0),
+            key(0, 1),
+        ];
         assert!(order.is_sorted(), "{order:?}");
     }
 
@@ -138,6 +145,9 @@ mod tests {
             present: true,
         };
         let bytes = codec::encode(QueueDedupe::TAG.into(), &row);
-        assert_eq!(codec::decode::<DedupeRow>(QueueDedupe::TAG.into(), &bytes), Ok(row));
+        assert_eq!(
+            codec::decode::<DedupeRow>(QueueDedupe::TAG.into(), &bytes),
+            Ok(row)
+        );
     }
 }
