@@ -1,0 +1,194 @@
+//! Every row of every table, decoded by its type.
+
+use quorate_statemachine::codec;
+use quorate_statemachine::digest::Digest;
+use quorate_statemachine::queue::ItemId;
+use quorate_statemachine::tables::{
+    Due, DueKind, LeaseHistory, Leases, Meta, MetaRow, PREFIX_BYTES, ProcessEventKeys,
+    ProcessEvents, Processes, ProcessesByState, QueueDead, QueueDedupe, QueueItems, QueuePayloads,
+    QueueReady, Queues, REGISTRY, Requests, RequestsByAge, Table, parse_due_key, split_name,
+    tag_of,
+};
+use quorate_statemachine::view::MemoryView;
+use quorate_statemachine::{Reply, Timestamp};
+
+use crate::args::Bad;
+use crate::print;
+
+/// The rows of the tables named, or of all; then the digest.
+pub fn dump(view: &MemoryView, tables: &[String]) -> Result<String, Bad> {
+    if let Some(unknown) = tables
+        .iter()
+        .find(|name| REGISTRY.iter().all(|(_, n)| n != name))
+    {
+        return Err(format!("there is no table {unknown:?}").into());
+    }
+    let mut out = String::new();
+    for (key, value) in view.rows() {
+        let tag = tag_of(key).ok_or("a key is shorter than its prefix")?;
+        let (_, table) = REGISTRY
+            .iter()
+            .find(|(t, _)| *t == tag)
+            .ok_or("a key has no table")?;
+        if tables.is_empty() || tables.iter().any(|name| name == table) {
+            out += &format!("{table} {}\n", line(tag, key, value)?);
+        }
+    }
+    Ok(format!("{out}digest {}", digest_of(view)))
+}
+
+/// The digest computed from all rows, as a check of the one that is kept up to date.
+pub fn digest_of(view: &MemoryView) -> Digest {
+    let mut digest = Digest::default();
+    for (key, value) in view
+        .rows()
+        .filter(|(key, _)| tag_of(key) != Some(Meta::TAG))
+    {
+        digest.replace(key, None, Some(value));
+    }
+    digest
+}
+
+fn row<T: Table>(value: &[u8]) -> Result<T::Row, Bad> {
+    Ok(codec::decode(T::TAG.into(), value)?)
+}
+
+fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
+    let own = &key[PREFIX_BYTES..];
+    Ok(match tag {
+        Meta::TAG => meta(&row::<Meta>(value)?),
+        Due::TAG => {
+            row::<Due>(value)?;
+            due(key)?
+        }
+        Requests::TAG => {
+            let row = row::<Requests>(value)?;
+            let reply = print::reply(&Reply::decode(&row.reply)?);
+            format!(
+                "{} index={} at={} {reply}",
+                id_text(own),
+                row.index,
+                row.at.0
+            )
+        }
+        RequestsByAge::TAG => {
+            let (id, at, bytes) = row::<RequestsByAge>(value)?;
+            format!(
+                "{} id={} at={} bytes={bytes}",
+                number(own)?,
+                id_text(&id),
+                at.0
+            )
+        }
+        Leases::TAG => print::lease_row(&row::<Leases>(value)?),
+        LeaseHistory::TAG => {
+            format!(
+                "{} {}",
+                name(own),
+                print::history_row(&row::<LeaseHistory>(value)?)
+            )
+        }
+        Queues::TAG..=QueueDead::TAG => queue_line(tag, own, value)?,
+        Processes::TAG..=ProcessesByState::TAG => process_line(tag, own, value)?,
+        _ => return Err(format!("table {tag:#04x} has no decoder here").into()),
+    })
+}
+
+fn queue_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
+    if tag == Queues::TAG {
+        return Ok(print::queue_row(&row::<Queues>(value)?));
+    }
+    let (queue, rest) = split_name(own).ok_or("a queue row's key has no end of its name")?;
+    let queue = name(queue);
+    Ok(match tag {
+        QueueItems::TAG => format!("{queue} {}", print::item_row(&row::<QueueItems>(value)?)),
+        QueuePayloads::TAG => {
+            let payload = print::text(&row::<QueuePayloads>(value)?);
+            format!(
+                "{queue} {} {payload}",
+                print::item_id(ItemId(number(rest)?))
+            )
+        }
+        QueueReady::TAG => {
+            let priority = !rest.first().ok_or("a ready key has no priority")?;
+            let id = print::item_id(row::<QueueReady>(value)?);
+            format!("{queue} priority={priority} {id}")
+        }
+        QueueDedupe::TAG => {
+            let row = row::<QueueDedupe>(value)?;
+            let (key, id) = (name(rest), print::item_id(row.item_id));
+            format!("{queue} {key} {id} present={}", row.present)
+        }
+        QueueDead::TAG => format!("{queue} {}", print::item_id(row::<QueueDead>(value)?)),
+        _ => return Err(format!("queue table {tag:#04x} has no decoder here").into()),
+    })
+}
+
+fn process_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
+    Ok(match tag {
+        Processes::TAG => print::process_row(&row::<Processes>(value)?),
+        ProcessesByState::TAG => {
+            row::<ProcessesByState>(value)?;
+            let (state, id) = own.split_first().ok_or("a key has no state")?;
+            format!("state={state} {}", name(id))
+        }
+        ProcessEvents::TAG => {
+            let (process, _) = split_name(own).ok_or("an event's key has no process")?;
+            format!(
+                "{} {}",
+                name(process),
+                print::event_row(&row::<ProcessEvents>(value)?)
+            )
+        }
+        ProcessEventKeys::TAG => {
+            let (process, key) = split_name(own).ok_or("an event's key has no process")?;
+            let sequence = row::<ProcessEventKeys>(value)?;
+            format!("{} {} sequence={sequence}", name(process), name(key))
+        }
+        _ => return Err(format!("process table {tag:#04x} has no decoder here").into()),
+    })
+}
+
+fn meta(row: &MetaRow) -> String {
+    format!(
+        "now={} last_index={} fence_base={} cluster={:?} last_node_id={} requests={} \
+         request_bytes={} requests_floor={} leases={}",
+        row.now.0,
+        row.last_index,
+        row.fence_base,
+        row.cluster_id,
+        row.last_node_id,
+        row.requests,
+        row.request_bytes,
+        row.requests_floor,
+        row.leases,
+    )
+}
+
+fn due(key: &[u8]) -> Result<String, Bad> {
+    let (Timestamp(at), kind, subject) = parse_due_key(key).ok_or("a due key has no meaning")?;
+    let subject = match kind {
+        DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle => name(subject),
+        DueKind::QueueClaim | DueKind::QueueDelay => {
+            let (queue, item) = split_name(subject).ok_or("a due key has no item")?;
+            format!("{} {}", name(queue), print::item_id(ItemId(number(item)?)))
+        }
+        DueKind::QueueDedupe => {
+            let (queue, key) = split_name(subject).ok_or("a due key has no dedupe key")?;
+            format!("{} {}", name(queue), name(key))
+        }
+    };
+    Ok(format!("{at} {kind:?} {subject}"))
+}
+
+fn number(bytes: &[u8]) -> Result<u64, Bad> {
+    Ok(u64::from_be_bytes(bytes.try_into()?))
+}
+
+fn name(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn id_text(id: &[u8]) -> String {
+    name(id).trim_end_matches('\0').to_owned()
+}

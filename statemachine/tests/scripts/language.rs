@@ -1,0 +1,277 @@
+//! The words of the scripts: one line is one action or one query.
+
+use quorate_statemachine::lease::{self, Observed, SameOwner};
+use quorate_statemachine::process::{self, ProcessState};
+use quorate_statemachine::queue::{self, ItemState, Outcome};
+use quorate_statemachine::{Action, LeaseToken, Name, Query, cluster};
+
+use crate::args::{Args, Bad, parse_item, parse_number, split};
+
+/// The action that a line asks for, if its word is one of an action.
+pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
+    if let Some(action) = lease_action(word, args)? {
+        return Ok(Some(action));
+    }
+    if let Some(action) = queue_action(word, args)? {
+        return Ok(Some(action));
+    }
+    Ok(Some(match word {
+        "register" => process::Register {
+            id: args.name("id")?,
+            definition: args.bytes("definition")?,
+        }
+        .into(),
+        "append" => process::Append {
+            id: args.name("id")?,
+            event_type: args.name("type")?,
+            key: args.optional_name("key")?,
+            payload: args.bytes("payload")?,
+        }
+        .into(),
+        "complete" => process::Complete {
+            id: args.name("id")?,
+            state: process_state(&args.required("state")?)?,
+            outcome: args.bytes("outcome")?,
+        }
+        .into(),
+        "tick" => cluster::Tick {}.into(),
+        "record-digest" => cluster::RecordDigest {}.into(),
+        "found" => cluster::Found {
+            cluster_id: args.name("cluster")?,
+            node_id: args.required_number("node")?,
+        }
+        .into(),
+        "allocate-node-id" => cluster::AllocateNodeId {}.into(),
+        _ => return Ok(None),
+    }))
+}
+
+fn lease_action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
+    Ok(Some(match word {
+        "claim" => lease_claim(args)?.into(),
+        "renew" => lease::Renew {
+            key: args.name("key")?,
+            lease_token: args.token("token")?,
+            fencing_token: args.required_number("fencing")?,
+            ttl_ms: args.duration("ttl")?,
+        }
+        .into(),
+        "renew-many" => renew_many(args)?.into(),
+        "release" => lease::Release {
+            key: args.name("key")?,
+            lease_token: args.token("token")?,
+            fencing_token: args.required_number("fencing")?,
+        }
+        .into(),
+        "reclaim" => {
+            let (owner_id, incarnation_id) = args.owner_names("observed-owner")?;
+            let observed = Observed {
+                owner_id,
+                incarnation_id,
+                lease_token: args.token("observed-token")?,
+                fencing_token: args.required_number("observed-fencing")?,
+            };
+            lease::Reclaim {
+                observed,
+                claim: lease_claim(args)?,
+            }
+            .into()
+        }
+        "revoke" => lease::Revoke {
+            key: args.name("key")?,
+            only: args
+                .optional("only")
+                .map(|text| parse_number("only", &text))
+                .transpose()?,
+            by: args.text("by"),
+        }
+        .into(),
+        _ => return Ok(None),
+    }))
+}
+
+fn lease_claim(args: &mut Args) -> Result<lease::Claim, Bad> {
+    Ok(lease::Claim {
+        key: args.name("key")?,
+        owner: args.owner()?,
+        lease_token: args.token("token")?,
+        ttl_ms: args.duration("ttl")?,
+        same_owner: match args.text("same-owner").as_str() {
+            "" | "busy" => SameOwner::Busy,
+            "fresh" => SameOwner::Fresh,
+            "extend" => SameOwner::Extend,
+            other => return Err(format!("same-owner: {other:?} is no such answer").into()),
+        },
+        metadata: args.bytes("metadata")?,
+    })
+}
+
+/// `renew-many ttl=10s KEY/LEASETOKEN@FENCING ...`
+fn renew_many(args: &mut Args) -> Result<lease::RenewMany, Bad> {
+    let ttl_ms = args.duration("ttl")?;
+    let mut renewals = Vec::new();
+    while let Some(word) = args.word() {
+        let (grant, fencing) = split(&word, '@')?;
+        let (key, token) = split(grant, '/')?;
+        renewals.push(lease::Renew {
+            key: Name::parse("key", key)?,
+            lease_token: LeaseToken::parse(token)?,
+            fencing_token: parse_number("fencing", fencing)?,
+            ttl_ms,
+        });
+    }
+    Ok(lease::RenewMany { renewals })
+}
+
+fn queue_action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
+    Ok(Some(match word {
+        "push" => queue::Push {
+            queue: args.name("queue")?,
+            payload: args.bytes("payload")?,
+            dedupe_key: args.optional_name("dedupe")?,
+            delay_ms: args.optional_duration("delay")?,
+            priority: args.number("priority", 0)?,
+            max_attempts: args.number("max-attempts", 0)?,
+        }
+        .into(),
+        "claim-items" => queue::Claim {
+            queue: args.name("queue")?,
+            owner: args.owner()?,
+            ttl_ms: args.duration("ttl")?,
+            max: args.number("max", 1)?,
+        }
+        .into(),
+        "renew-item" => queue::Renew {
+            queue: args.name("queue")?,
+            item_id: args.item()?,
+            fencing_token: args.required_number("fencing")?,
+            ttl_ms: args.duration("ttl")?,
+        }
+        .into(),
+        "settle" => queue::Settle {
+            queue: args.name("queue")?,
+            item_id: args.item()?,
+            fencing_token: args.required_number("fencing")?,
+            outcome: outcome(args)?,
+        }
+        .into(),
+        "cancel" => queue::Cancel {
+            queue: args.name("queue")?,
+            item_id: args.item()?,
+        }
+        .into(),
+        "requeue" => queue::Requeue {
+            queue: args.name("queue")?,
+            item_id: args.item()?,
+        }
+        .into(),
+        _ => return Ok(None),
+    }))
+}
+
+fn outcome(args: &mut Args) -> Result<Outcome, Bad> {
+    match args.required("outcome")?.as_str() {
+        "done" => Ok(Outcome::Done),
+        "retry" => {
+            let delay_ms = args.optional_duration("delay")?;
+            Ok(Outcome::Retry {
+                delay_ms,
+                note: args.text("note"),
+            })
+        }
+        "dead" => Ok(Outcome::Dead {
+            note: args.text("note"),
+        }),
+        other => Err(format!("outcome: {other:?} is no outcome").into()),
+    }
+}
+
+/// The query that a line asks for, if its word is one of a query.
+pub fn query(word: &str, args: &mut Args) -> Result<Option<Query>, Bad> {
+    Ok(Some(match word {
+        "get" | "list" | "history" | "explain" => Query::Lease(lease_query(word, args)?),
+        "item" | "items" | "queues" => Query::Queue(queue_query(word, args)?),
+        "process" | "processes" | "events" => Query::Process(process_query(word, args)?),
+        _ => return Ok(None),
+    }))
+}
+
+fn lease_query(word: &str, args: &mut Args) -> Result<lease::Query, Bad> {
+    Ok(match word {
+        "get" => lease::Query::Get(lease::Get {
+            key: args.name("key")?,
+        }),
+        "list" => lease::Query::List(lease::List {
+            prefix: args.text("prefix"),
+            after: args.optional_name("after")?,
+            limit: args.number("limit", 0)?,
+        }),
+        _ => lease::Query::History(lease::HistoryOf {
+            key: args.name("key")?,
+        }),
+    })
+}
+
+fn queue_query(word: &str, args: &mut Args) -> Result<queue::Query, Bad> {
+    Ok(match word {
+        "item" => queue::Query::Get(queue::Get {
+            queue: args.name("queue")?,
+            item_id: args.item()?,
+        }),
+        "items" => queue::Query::ListItems(queue::ListItems {
+            queue: args.name("queue")?,
+            state: args
+                .optional("state")
+                .map(|word| item_state(&word))
+                .transpose()?,
+            after: args
+                .optional("after")
+                .map(|text| parse_item(&text))
+                .transpose()?,
+            limit: args.number("limit", 0)?,
+        }),
+        _ => queue::Query::List(queue::List {
+            prefix: args.text("prefix"),
+            after: args.optional_name("after")?,
+            limit: args.number("limit", 0)?,
+        }),
+    })
+}
+
+fn process_query(word: &str, args: &mut Args) -> Result<process::Query, Bad> {
+    Ok(match word {
+        "process" => process::Query::Get(process::Get {
+            id: args.name("id")?,
+        }),
+        "events" => process::Query::Events(process::Events {
+            id: args.name("id")?,
+            after: args.number("after", 0)?,
+            limit: args.number("limit", 0)?,
+        }),
+        _ => process::Query::List(process::List {
+            prefix: args.text("prefix"),
+            state: args
+                .optional("state")
+                .map(|word| process_state(&word))
+                .transpose()?,
+            after: args.optional_name("after")?,
+            limit: args.number("limit", 0)?,
+        }),
+    })
+}
+
+fn process_state(word: &str) -> Result<ProcessState, Bad> {
+    ProcessState::from_word(word).ok_or_else(|| format!("{word:?} is no process state").into())
+}
+
+fn item_state(word: &str) -> Result<ItemState, Bad> {
+    [
+        ItemState::Ready,
+        ItemState::Delayed,
+        ItemState::Claimed,
+        ItemState::Dead,
+    ]
+    .into_iter()
+    .find(|state| state.as_str() == word)
+    .ok_or_else(|| format!("{word:?} is no item state").into())
+}

@@ -1,0 +1,254 @@
+//! Golden scripts: each file under `testscripts/` is a situation, its commands and what they do.
+//!
+//! A line is one command of the log, or one query. Log indexes start at 1 and grow by one a command.
+//!
+//! ```text
+//! at 1000                                    sets the leader's clock
+//! at 1000 claim key=a owner=w1 token=t1 ttl=10s     the same, and then the command
+//! claim renew release reclaim revoke renew-many     leases
+//! get list history                                  and their queries
+//! push claim-items renew-item settle cancel requeue queues
+//! item items queues                                 and their queries
+//! register append complete                          processes
+//! process processes events                          and their queries
+//! tick record-digest found allocate-node-id         the cluster
+//! step COMMAND ... / composite                      gathers steps; does them all or none
+//! repeat N LINE                                     with {i} for the round; {last} is the last index
+//! dump [TABLE ...]                                  every row, and the digest
+//! ```
+//!
+//! Any command takes `request=ID not-before=INDEX`, `fence=KEY@TOKEN` and
+//! `claim-fence=QUEUE/ITEM@TOKEN`. After each command the digest that is kept up to date must equal
+//! the one computed from all rows. Run with `UPDATE_GOLDENFILES=1` to write what happens now into the
+//! scripts, then read the difference.
+
+mod args;
+mod dump;
+mod language;
+mod print;
+
+use std::path::{Path, PathBuf};
+
+use quorate_statemachine::tables::{MetaRow, meta_key};
+use quorate_statemachine::transaction::read;
+use quorate_statemachine::view::MemoryView;
+use quorate_statemachine::{Action, Command, Entry, Query, Timestamp, apply, query};
+
+use args::{Args, Bad, parse_number};
+
+#[derive(Default)]
+struct Runner {
+    view: MemoryView,
+    clock: Timestamp,
+    last_index: u64,
+    steps: Vec<Action>,
+}
+
+impl goldenscript::Runner for Runner {
+    type Command = goldenscript::Command;
+
+    fn run(
+        &mut self,
+        command: &goldenscript::Command,
+        _context: &goldenscript::Context,
+    ) -> Result<String, Bad> {
+        let mut args = Args::new(&command.args, 0, self.last_index);
+        if command.name != "repeat" {
+            return self.line(&command.name, args);
+        }
+        let rounds: u64 = parse_number("repeat", &args.word().ok_or("repeat has no count")?)?;
+        let mut out = String::new();
+        for round in 0..rounds {
+            let mut args = Args::new(&command.args, round, self.last_index);
+            args.word();
+            let word = args.word().ok_or("repeat has no command")?;
+            out += &self.line(&word, args)?;
+            out.push('\n');
+        }
+        Ok(out)
+    }
+}
+
+impl Runner {
+    fn line(&mut self, word: &str, mut args: Args) -> Result<String, Bad> {
+        match word {
+            "at" => {
+                let clock = args.word().ok_or("at has no instant")?;
+                self.clock = Timestamp(parse_number("at", &clock)?);
+                match args.word() {
+                    Some(word) => self.line(&word, args),
+                    None => args.finish().map(|()| String::new()),
+                }
+            }
+            "dump" => {
+                let tables: Vec<String> = std::iter::from_fn(|| args.word()).collect();
+                args.finish()?;
+                dump::dump(&self.view, &tables)
+            }
+            "step" => {
+                let word = args.word().ok_or("step has no command")?;
+                let step = language::action(&word, &mut args)?.ok_or("step has no action")?;
+                self.steps.push(step);
+                args.finish().map(|()| String::new())
+            }
+            "composite" => {
+                let steps = std::mem::take(&mut self.steps);
+                self.command(Action::Composite(steps), args)
+            }
+            _ => self.action_or_query(word, args),
+        }
+    }
+
+    fn action_or_query(&mut self, word: &str, mut args: Args) -> Result<String, Bad> {
+        if let Some(action) = language::action(word, &mut args)? {
+            return self.command(action, args);
+        }
+        if let Some(query) = language::query(word, &mut args)? {
+            args.finish()?;
+            return self.query(&query);
+        }
+        Err(format!("{word:?} is no command").into())
+    }
+
+    /// As a node does: what decoding refuses never becomes an entry.
+    fn command(&mut self, action: Action, mut args: Args) -> Result<String, Bad> {
+        let request = args.request()?;
+        let preconditions = args.preconditions()?;
+        args.finish()?;
+        let command = Command {
+            request,
+            preconditions,
+            action,
+        }
+        .encode();
+        if let Err(invalid) = Command::decode(&command) {
+            return Ok(format!("invalid: {invalid}"));
+        }
+        self.apply(&command)
+    }
+
+    fn apply(&mut self, command: &[u8]) -> Result<String, Bad> {
+        self.last_index += 1;
+        let entry = Entry {
+            index: self.last_index,
+            proposed_at: self.clock,
+            command,
+        };
+        let applied = apply(&self.view, entry)?;
+        self.view.commit(applied.changes);
+        let meta = self.meta()?;
+        assert_eq!(
+            meta.digest,
+            dump::digest_of(&self.view),
+            "the digest fits the rows"
+        );
+        let reply = print::reply(&applied.reply);
+        let notices = applied.notices.iter().map(print::notice);
+        let notices: String = notices
+            .map(|notice| format!("\n  notice: {notice}"))
+            .collect();
+        Ok(format!(
+            "{} at {}: {reply}{notices}",
+            self.last_index, meta.now.0
+        ))
+    }
+
+    /// The query goes through its bytes too, and is asked at the clock or at the last entry.
+    fn query(&self, asked: &Query) -> Result<String, Bad> {
+        let asked = match Query::decode(&asked.encode()) {
+            Ok(asked) => asked,
+            Err(invalid) => return Ok(format!("invalid: {invalid}")),
+        };
+        let now = self.clock.max(self.meta()?.now);
+        Ok(print::answer(&query(&self.view, now, &asked)?))
+    }
+
+    fn meta(&self) -> Result<MetaRow, Bad> {
+        Ok(read(&self.view, &meta_key())?.unwrap_or_default())
+    }
+}
+
+/// Runs every script of one folder, each on a state of its own.
+fn run(folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testscripts")
+        .join(folder);
+    let scripts = scripts_in(&folder);
+    assert!(!scripts.is_empty(), "{} has no scripts", folder.display());
+    for script in scripts {
+        println!("script {}", script.display());
+        let outcome = goldenscript::run(&mut Runner::default(), &script);
+        outcome.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    }
+}
+
+fn scripts_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the folder of scripts can be read");
+    let mut scripts: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    scripts.sort();
+    scripts
+}
+
+#[test]
+fn lease() {
+    run("lease");
+}
+
+#[test]
+fn process() {
+    run("process");
+}
+
+#[test]
+fn queue() {
+    run("queue");
+}
+
+#[test]
+fn composite() {
+    run("composite");
+}
+
+#[test]
+fn request() {
+    run("request");
+}
+
+#[test]
+fn expiry() {
+    run("expiry");
+}
+
+#[test]
+fn cluster() {
+    run("cluster");
+}
+
+#[test]
+fn every_script_starts_with_a_sentence_and_belongs_to_a_test() {
+    let tested = [
+        "cluster",
+        "composite",
+        "expiry",
+        "lease",
+        "process",
+        "queue",
+        "request",
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
+    for noun in scripts_in(&folder) {
+        let name = noun
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name in UTF-8");
+        assert!(tested.contains(&name), "no test runs the scripts in {name}");
+        for script in scripts_in(&noun) {
+            let text = std::fs::read_to_string(&script).expect("a script can be read");
+            let first = text.lines().next().unwrap_or_default();
+            let sentence = first.starts_with("# ") && first.len() > 20;
+            assert!(sentence, "{} starts with a sentence", script.display());
+        }
+    }
+}
