@@ -170,7 +170,7 @@ impl Pair {
 
     /// All pages of a listing.
     fn list_items(&self, queue: &Name, state: Option<ItemState>, limit: u32) -> Vec<Item> {
-        let mut items = Vec::new();
+        let (mut items, mut seen) = (Vec::new(), BTreeSet::new());
         let mut after = None;
         loop {
             let list = ListItems {
@@ -188,6 +188,9 @@ impl Pair {
                 return items;
             };
             assert!(page.rows.len() <= limit as usize);
+            let progress = page.rows.iter().all(|row| !seen.contains(&row.item.item_id));
+            assert!(progress, "a page of {queue} shows an item again");
+            seen.extend(page.rows.iter().map(|row| row.item.item_id));
             items.extend(page.rows.into_iter().map(|row| normal_item(row.item)));
             match page.next {
                 Some(next) => after = Some(ItemId(next.parse().expect("an item id"))),
