@@ -126,8 +126,8 @@ impl Client {
     ) -> Result<(u64, Response), ClientError> {
         self.check(&command)?;
         let options = self.execute_options(deadline);
-        let executed = retry::execute(self.transport.as_ref(), command, options).await?;
-        Ok((executed.index, executed.reply.0?))
+        let done = retry::execute(self.transport.as_ref(), command, options).await?;
+        Ok((done.executed.index, done.executed.reply.0?))
     }
 
     /// Does all of `actions` or none, under `preconditions`; one response an action.

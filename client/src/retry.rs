@@ -78,51 +78,63 @@ pub(crate) async fn execute(
     transport: &dyn Transport,
     mut command: Command,
     options: ExecuteOptions,
-) -> Result<Executed, NodeError> {
+) -> Result<Done, NodeError> {
     let minted = command.request.is_none() && !is_safe_to_repeat(&command);
     if minted {
         command.request = Some(mint(transport, options.deadline).await?);
     }
     let first = tries(transport, command.encode().into(), options).await?;
-    if !minted || first.may_have_happened {
-        return Ok(first.executed);
+    if !minted || first.earlier_may_have_happened {
+        return Ok(first);
     }
     // The bound was taken from a node so far behind that answers above it may be forgotten. No try
     // before the refused one can have been executed, so a fresh id repeats nothing.
     let Err(Refusal::RequestTooOld { .. }) = &first.executed.reply.0 else {
-        return Ok(first.executed);
+        return Ok(first);
     };
     command.request = Some(new_request(first.executed.index));
-    Ok(tries(transport, command.encode().into(), options).await?.executed)
+    tries(transport, command.encode().into(), options).await
 }
 
-struct Tried {
-    executed: Executed,
+/// An executed command.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) executed: Executed,
+    /// The instant before the first try that may have been the one that was executed: what the
+    /// command granted was not granted earlier.
+    pub(crate) sent_at: Instant,
     /// Whether a try before the answered one may have been executed.
-    may_have_happened: bool,
+    earlier_may_have_happened: bool,
 }
 
 async fn tries(
     transport: &dyn Transport,
     command: Bytes,
     options: ExecuteOptions,
-) -> Result<Tried, NodeError> {
+) -> Result<Done, NodeError> {
     let mut failures = Failures::new(options.deadline);
+    let mut doubtful_since = None;
     loop {
-        match one_try(transport, command.clone(), options).await {
+        let sent_at = Instant::now();
+        let error = match one_try(transport, command.clone(), options).await {
             Ok(executed) => {
-                return Ok(Tried {
+                return Ok(Done {
                     executed,
-                    may_have_happened: failures.may_have_happened,
+                    sent_at: doubtful_since.unwrap_or(sent_at),
+                    earlier_may_have_happened: doubtful_since.is_some(),
                 });
             }
-            Err(error) => failures.wait_after(error).await?,
+            Err(error) => error,
+        };
+        if error.may_have_happened() {
+            doubtful_since.get_or_insert(sent_at);
         }
+        failures.wait_after(error).await?;
     }
 }
 
 /// One try, with its share of the time.
-async fn one_try(
+pub(crate) async fn one_try(
     transport: &dyn Transport,
     command: Bytes,
     options: ExecuteOptions,

@@ -80,6 +80,28 @@ pub enum WatchWhat {
     Process(Name),
 }
 
+impl WatchWhat {
+    /// Whether a notice is for this watch.
+    #[must_use]
+    pub fn matches(&self, notice: &Notice) -> bool {
+        match (self, notice) {
+            (
+                Self::LeasePrefix(prefix),
+                Notice::LeaseGranted { key, .. } | Notice::LeaseEnded { key, .. },
+            ) => key.as_str().starts_with(prefix.as_str()),
+            (
+                Self::Queue(name),
+                Notice::QueueReady { queue } | Notice::ItemSettled { queue, .. },
+            ) => name == queue,
+            (
+                Self::Process(id),
+                Notice::EventAppended { process_id, .. } | Notice::ProcessChanged { process_id, .. },
+            ) => id == process_id,
+            _ => false,
+        }
+    }
+}
+
 /// What a watch says. A stream that ends has lost its node: watch again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
