@@ -4,11 +4,12 @@
 //! The tag belongs to the operation and is never used for another one; a changed operation gets a
 //! new tag. Adding an operation touches the noun's `mod.rs` and the operation's own file.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::codec::{self, BadBytes};
 use crate::fencing::Precondition;
 use crate::limits::{COMMAND_BYTES_MAX, COMPOSITE_STEPS_MAX, PRECONDITIONS_MAX};
+use crate::nesting::decode_without;
 use crate::refusal::{InvalidArgument, Refusal};
 use crate::request::RequestId;
 use crate::{cluster, lease, process, queue};
@@ -138,7 +139,24 @@ pub enum Response {
     /// Of a cluster action.
     Cluster(cluster::Response),
     /// Of a composite: one response a step.
+    #[serde(deserialize_with = "decode_steps")]
     Composite(Vec<Response>),
+}
+
+/// Index of [`Response::Composite`] in the stored form.
+const COMPOSITE_RESPONSE: u32 = 4;
+
+fn decode_steps<'de, D: Deserializer<'de>>(decoder: D) -> Result<Vec<Response>, D::Error> {
+    struct Step(Response);
+
+    impl<'de> Deserialize<'de> for Step {
+        fn deserialize<D: Deserializer<'de>>(decoder: D) -> Result<Self, D::Error> {
+            decode_without(decoder, COMPOSITE_RESPONSE).map(Self)
+        }
+    }
+
+    let steps = Vec::<Step>::deserialize(decoder)?;
+    Ok(steps.into_iter().map(|Step(response)| response).collect())
 }
 
 /// The replicated answer to a command.

@@ -41,6 +41,7 @@ pub mod fencing;
 mod id;
 pub mod lease;
 pub mod limits;
+mod nesting;
 pub mod notice;
 pub mod process;
 pub mod query;

@@ -4,9 +4,10 @@
 //! What a node cannot do just now is not in here (`NodeError` of the rpc crate), and contention is
 //! not a refusal but a reply (`Busy`).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
+use crate::nesting::decode_without;
 use crate::time::Timestamp;
 
 /// An argument outside its bounds. Found before anything is proposed.
@@ -192,8 +193,16 @@ pub enum Refusal {
         /// Which step, from 0.
         step: u32,
         /// Why.
+        #[serde(deserialize_with = "decode_root")]
         refusal: Box<Refusal>,
     },
+}
+
+/// Index of [`Refusal::Step`] in the stored form.
+const STEP_REFUSAL: u32 = 8;
+
+fn decode_root<'de, D: Deserializer<'de>>(decoder: D) -> Result<Box<Refusal>, D::Error> {
+    decode_without(decoder, STEP_REFUSAL).map(Box::new)
 }
 
 fn current_words(current: Option<u64>) -> String {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{EndReason, end};
+use super::history::{EndReason, History, end};
 use super::Lease;
 use crate::command::Validate;
 use crate::context::Context;
@@ -121,12 +121,34 @@ impl Claim {
                 ),
             }));
         }
-        let lease = self.new_lease(ctx, history.epoch + 1);
-        grant(tx, meta, &lease)?;
-        Ok(Claimed::Granted(lease))
+        self.grant_once(tx, meta, ctx, &history).map(Claimed::Granted)
     }
 
-    pub(super) fn new_lease(&self, ctx: &Context, epoch: u64) -> Lease {
+    /// All grants of an entry share its fencing token, so that one entry may grant a key once: a
+    /// second grant in a composite would not be told from the first.
+    pub(super) fn grant_once(
+        &self,
+        tx: &mut Transaction<'_>,
+        meta: &mut MetaRow,
+        ctx: &Context,
+        history: &History,
+    ) -> Result<Lease, Failure> {
+        let last = history.ended.back();
+        if last.is_some_and(|ended| ended.fencing_token == ctx.fencing_token()) {
+            return Err(Failure::Refused(Refusal::Conflict {
+                subject: Subject::Lease,
+                name: self.key.to_string(),
+                problem: "a step before this one was granted the key; a composite may be granted \
+                          a key once"
+                    .to_owned(),
+            }));
+        }
+        let lease = self.new_lease(ctx, history.epoch + 1);
+        grant(tx, meta, &lease)?;
+        Ok(lease)
+    }
+
+    fn new_lease(&self, ctx: &Context, epoch: u64) -> Lease {
         let expires_at = ctx.now.plus(self.ttl_ms);
         Lease {
             key: self.key.clone(),
@@ -146,7 +168,7 @@ impl Claim {
 }
 
 /// Writes a new grant, its due entry and its notice.
-pub(super) fn grant(
+fn grant(
     tx: &mut Transaction<'_>,
     meta: &mut MetaRow,
     lease: &Lease,

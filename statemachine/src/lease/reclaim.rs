@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::claim::{Claim, grant};
+use super::claim::Claim;
 use super::history::{EndReason, end};
 use super::Lease;
 use crate::command::Validate;
@@ -68,10 +68,8 @@ impl Reclaim {
             Some(lease) if self.observed.is(&lease) => {
                 let by = self.claim.owner.owner_id.clone();
                 end(tx, meta, ctx, &lease, EndReason::Reclaimed { by })?;
-                let epoch = tx.get(&history_key(key))?.unwrap_or_default().epoch + 1;
-                let lease = self.claim.new_lease(ctx, epoch);
-                grant(tx, meta, &lease)?;
-                Ok(lease)
+                let history = tx.get(&history_key(key))?.unwrap_or_default();
+                self.claim.grant_once(tx, meta, ctx, &history)
             }
             Some(lease) if lease.is_live(ctx.now) => Err(lost(
                 key,
