@@ -35,6 +35,7 @@ impl Requeue {
                 problem: format!("it is {}; only a dead item can be requeued", state.as_str()),
             }));
         }
+        row::require_earlier_claim(ctx, &self.queue, &item)?;
         let mut queue = row::load(tx, &self.queue)?;
         row::shift(tx, &mut queue, &mut item, |item| item.revive(ctx.now))?;
         row::store(tx, ctx, queue)?;

@@ -82,6 +82,25 @@ pub(crate) fn require_claim(
     }
 }
 
+/// All grants of an entry share its fencing token, so that one entry may grant an item once: what a
+/// composite has claimed, it cannot give back for another claim. It can settle it as done.
+pub(super) fn require_earlier_claim(
+    ctx: &Context,
+    queue: &Name,
+    item: &Item,
+) -> Result<(), Refusal> {
+    let claim = item.claim.as_ref();
+    if claim.is_none_or(|claim| claim.fencing_token != ctx.fencing_token()) {
+        return Ok(());
+    }
+    Err(Refusal::Conflict {
+        subject: Subject::Item,
+        name: item_name(queue, item.item_id),
+        problem: "a step before this one claimed it; a composite cannot give back what it claims"
+            .to_owned(),
+    })
+}
+
 /// The queue row of an item or dedupe key that exists; the queue is never forgotten before them.
 pub(super) fn load(tx: &mut Transaction<'_>, queue: &Name) -> Result<Queue, Broken> {
     tx.get(&queue_key(queue))?

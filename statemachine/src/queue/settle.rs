@@ -14,9 +14,10 @@ use crate::transaction::Transaction;
 /// Ends a claim with an outcome.
 ///
 /// Promises that only the live claim's token settles an item. Refuses with `Expired` or `Fenced`
-/// when the claim is over, with `NotFound` when the item is gone. A retry finds the claim over:
-/// give the command a request id, then it gets the first answer again. Watchers get `ItemSettled`
-/// (done and dead) or `QueueReady`.
+/// when the claim is over, with `NotFound` when the item is gone, and with `Conflict` when a
+/// composite would give back what one of its own steps claimed. A retry finds the claim over: give
+/// the command a request id, then it gets the first answer again. Watchers get `ItemSettled` (done
+/// and dead) or `QueueReady`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settle {
     /// The queue.
@@ -89,6 +90,7 @@ impl Settle {
                 Settled::Done
             }
             kept => {
+                row::require_earlier_claim(ctx, &self.queue, &item)?;
                 row::shift(tx, &mut queue, &mut item, |item| kept.change(ctx, item))?;
                 if item.state == ItemState::Dead {
                     Settled::Dead

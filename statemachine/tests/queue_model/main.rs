@@ -188,7 +188,10 @@ impl Pair {
                 return items;
             };
             assert!(page.rows.len() <= limit as usize);
-            let progress = page.rows.iter().all(|row| !seen.contains(&row.item.item_id));
+            let progress = page
+                .rows
+                .iter()
+                .all(|row| !seen.contains(&row.item.item_id));
             assert!(progress, "a page of {queue} shows an item again");
             seen.extend(page.rows.iter().map(|row| row.item.item_id));
             items.extend(page.rows.into_iter().map(|row| normal_item(row.item)));

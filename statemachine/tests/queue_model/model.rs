@@ -248,6 +248,16 @@ impl Model {
             queue.changed_at = now;
             claimed.push(held.clone());
         }
+        for held in &claimed {
+            let mut earlier = self
+                .granted
+                .iter()
+                .filter(|(of, _)| *of == held.item.item_id);
+            assert!(
+                earlier.all(|(_, before)| *before < token),
+                "tokens of an item grow"
+            );
+        }
         self.granted
             .extend(claimed.iter().map(|held| (held.item.item_id, token)));
         claimed
@@ -311,6 +321,9 @@ impl Model {
     fn settle(&mut self, settle: &Settle) -> Outcomes<Settled> {
         self.check_claim(&settle.queue, settle.item_id, settle.fencing_token)?;
         let now = self.now;
+        if settle.outcome != Outcome::Done && settle.fencing_token == self.index {
+            return Err(conflict(&settle.queue, settle.item_id));
+        }
         let (queue, at) = self.find(&settle.queue, settle.item_id)?;
         queue.changed_at = now;
         let item = &mut queue.items[at].item;
@@ -350,9 +363,16 @@ impl Model {
     }
 
     fn requeue(&mut self, queue: &Name, item_id: ItemId) -> Outcomes<Item> {
-        let now = self.now;
+        let (now, index) = (self.now, self.index);
         let (found, at) = self.find(queue, item_id)?;
         let item = &mut found.items[at].item;
+        if item
+            .claim
+            .as_ref()
+            .is_some_and(|claim| claim.fencing_token == index)
+        {
+            return Err(conflict(queue, item_id));
+        }
         end_if_over(item, now);
         if item.state != ItemState::Dead {
             return Err(conflict(queue, item_id));
