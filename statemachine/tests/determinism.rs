@@ -1,0 +1,376 @@
+//! One log, one state: the same entries give the same replies, notices, rows and digest everywhere.
+
+use quorate_statemachine::digest::Digest;
+use quorate_statemachine::lease::{self, SameOwner};
+use quorate_statemachine::process::{self, ProcessState};
+use quorate_statemachine::queue::{self, ItemId, Outcome};
+use quorate_statemachine::tables::{Meta, Table, meta_key, tag_of};
+use quorate_statemachine::transaction::read;
+use quorate_statemachine::view::MemoryView;
+use quorate_statemachine::{
+    Action, Applied, Command, Entry, LeaseToken, Name, Owner, Precondition, RequestId, Timestamp,
+    apply, cluster,
+};
+
+/// A linear congruential generator (Knuth's MMIX constants): the log is the seed's alone.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    fn name(&mut self, prefix: &str, count: u64) -> Name {
+        Name::parse("name", format!("{prefix}{}", self.below(count))).expect("a short name")
+    }
+
+    fn token(&mut self) -> LeaseToken {
+        LeaseToken::parse(format!("t{}", self.below(12))).expect("a short token")
+    }
+
+    fn owner(&mut self) -> Owner {
+        Owner::new(self.name("w", 4), self.name("boot", 2))
+    }
+
+    /// A token of a recent entry, so that some are right.
+    fn fencing(&mut self, index: u64) -> u64 {
+        index.saturating_sub(self.below(12))
+    }
+
+    fn item(&mut self, index: u64) -> ItemId {
+        ItemId(self.fencing(index) << 10)
+    }
+
+    fn ttl(&mut self) -> u64 {
+        [0, 1, 300, 2_000, 60_000][self.below(5) as usize]
+    }
+}
+
+/// An entry as a log holds it.
+struct Logged {
+    index: u64,
+    proposed_at: Timestamp,
+    command: Vec<u8>,
+}
+
+impl Logged {
+    fn entry(&self) -> Entry<'_> {
+        Entry {
+            index: self.index,
+            proposed_at: self.proposed_at,
+            command: &self.command,
+        }
+    }
+}
+
+/// A log with gaps in its indexes and a clock that mostly goes on, now and then far, or back.
+fn log(seed: u64, entries: usize) -> Vec<Logged> {
+    let mut random = Random(seed);
+    let (mut index, mut clock) = (0, 1_000_000);
+    (0..entries)
+        .map(|_| {
+            index += 1 + random.below(3) / 2;
+            clock = match random.below(40) {
+                0 => clock - 5_000,
+                1 => clock + 700_000,
+                _ => clock + random.below(400),
+            };
+            let command = command(&mut random, index).encode();
+            Logged {
+                index,
+                proposed_at: Timestamp(clock),
+                command,
+            }
+        })
+        .collect()
+}
+
+fn command(random: &mut Random, index: u64) -> Command {
+    let mut command = match random.below(10) {
+        0 => Command::from(Action::Composite(
+            (0..=random.below(4)).map(|_| step(random, index)).collect(),
+        )),
+        1 => cluster_action(random).into(),
+        2 => lease::RenewMany {
+            renewals: (0..=random.below(5))
+                .map(|_| renew(random, index))
+                .collect(),
+        }
+        .into(),
+        _ => step(random, index).into(),
+    };
+    if random.below(3) == 0 {
+        let mut id = [0; 16];
+        id[0] = random.below(30) as u8;
+        command.request = Some(RequestId {
+            id,
+            not_before: index.saturating_sub(random.below(60)),
+        });
+    }
+    if random.below(8) == 0 {
+        let (key, token) = (random.name("lease/", 6), random.fencing(index));
+        command = command.require(Precondition::Lease { key, token });
+    }
+    command
+}
+
+fn cluster_action(random: &mut Random) -> Action {
+    match random.below(4) {
+        0 => cluster::RecordDigest {}.into(),
+        1 => cluster::AllocateNodeId {}.into(),
+        2 => cluster::Found {
+            cluster_id: random.name("c", 2),
+            node_id: random.below(5),
+        }
+        .into(),
+        _ => cluster::Tick {}.into(),
+    }
+}
+
+fn step(random: &mut Random, index: u64) -> Action {
+    match random.below(3) {
+        0 => lease_step(random, index),
+        1 => queue_step(random, index),
+        _ => process_step(random),
+    }
+}
+
+fn renew(random: &mut Random, index: u64) -> lease::Renew {
+    lease::Renew {
+        key: random.name("lease/", 6),
+        lease_token: random.token(),
+        fencing_token: random.fencing(index),
+        ttl_ms: random.ttl(),
+    }
+}
+
+fn claim(random: &mut Random) -> lease::Claim {
+    lease::Claim {
+        key: random.name("lease/", 6),
+        owner: random.owner(),
+        lease_token: random.token(),
+        ttl_ms: random.ttl(),
+        same_owner: [SameOwner::Busy, SameOwner::Fresh, SameOwner::Extend]
+            [random.below(3) as usize],
+        metadata: vec![7; random.below(20) as usize],
+    }
+}
+
+fn lease_step(random: &mut Random, index: u64) -> Action {
+    match random.below(8) {
+        0 | 1 => renew(random, index).into(),
+        2 => lease::Release {
+            key: random.name("lease/", 6),
+            lease_token: random.token(),
+            fencing_token: random.fencing(index),
+        }
+        .into(),
+        3 => lease::Revoke {
+            key: random.name("lease/", 6),
+            only: None,
+            by: "operator".to_owned(),
+        }
+        .into(),
+        4 => {
+            let owner = random.owner();
+            let observed = lease::Observed {
+                owner_id: owner.owner_id,
+                incarnation_id: owner.incarnation_id,
+                lease_token: random.token(),
+                fencing_token: random.fencing(index),
+            };
+            lease::Reclaim {
+                observed,
+                claim: claim(random),
+            }
+            .into()
+        }
+        _ => claim(random).into(),
+    }
+}
+
+fn queue_step(random: &mut Random, index: u64) -> Action {
+    let (queue, item_id) = (random.name("queue/", 3), random.item(index));
+    let fencing_token = random.fencing(index);
+    match random.below(10) {
+        0..=3 => queue::Push {
+            queue,
+            payload: vec![3; random.below(50) as usize],
+            dedupe_key: (random.below(2) == 0).then(|| random.name("k", 5)),
+            delay_ms: random.ttl(),
+            priority: random.below(3) as u8,
+            max_attempts: random.below(3) as u32,
+        }
+        .into(),
+        4..=6 => {
+            let (owner, ttl_ms) = (random.owner(), random.ttl());
+            queue::Claim {
+                queue,
+                owner,
+                ttl_ms,
+                max: 1 + random.below(4) as u32,
+            }
+            .into()
+        }
+        7 => {
+            let outcome = match random.below(3) {
+                0 => Outcome::Done,
+                1 => Outcome::Retry {
+                    delay_ms: random.ttl(),
+                    note: "again".to_owned(),
+                },
+                _ => Outcome::Dead {
+                    note: "no".to_owned(),
+                },
+            };
+            queue::Settle {
+                queue,
+                item_id,
+                fencing_token,
+                outcome,
+            }
+            .into()
+        }
+        8 => queue::Cancel { queue, item_id }.into(),
+        _ => queue::Requeue { queue, item_id }.into(),
+    }
+}
+
+fn process_step(random: &mut Random) -> Action {
+    let id = random.name("p", 8);
+    match random.below(6) {
+        0 => process::Register {
+            id,
+            definition: vec![1; random.below(2) as usize],
+        }
+        .into(),
+        1 if random.below(8) == 0 => process::Complete {
+            id,
+            state: ProcessState::Succeeded,
+            outcome: vec![],
+        }
+        .into(),
+        _ => process::Append {
+            id,
+            event_type: random.name("type", 2),
+            key: (random.below(2) == 0).then(|| random.name("k", 9)),
+            payload: vec![2; random.below(3) as usize],
+        }
+        .into(),
+    }
+}
+
+/// Applies one entry, and checks the digest that is kept against one from all rows.
+fn step_view(view: &mut MemoryView, logged: &Logged) -> Applied {
+    let applied = apply(view, logged.entry()).expect("a log of good commands");
+    view.commit(applied.changes.clone());
+    applied
+}
+
+fn digest_kept(view: &MemoryView) -> Digest {
+    read(view, &meta_key())
+        .expect("the meta row is sound")
+        .expect("there is a meta row")
+        .digest
+}
+
+fn digest_computed(view: &MemoryView) -> Digest {
+    let mut digest = Digest::default();
+    for (key, value) in view
+        .rows()
+        .filter(|(key, _)| tag_of(key) != Some(Meta::TAG))
+    {
+        digest.replace(key, None, Some(value));
+    }
+    digest
+}
+
+/// A view with the same rows, put in by another way: from the last to the first.
+fn copy(view: &MemoryView) -> MemoryView {
+    let rows = view
+        .rows()
+        .map(|(key, value)| (key.to_vec(), Some(value.to_vec().into())));
+    let mut rows: Vec<_> = rows.collect();
+    rows.reverse();
+    let mut copy = MemoryView::default();
+    copy.commit(rows);
+    copy
+}
+
+#[test]
+fn one_log_gives_one_state_on_every_view() {
+    for seed in 1..=8 {
+        let log = log(seed, 1_500);
+        let (mut first, mut second) = (MemoryView::default(), MemoryView::default());
+        let mut rebuilt = MemoryView::default();
+        for (at, logged) in log.iter().enumerate() {
+            if at == log.len() / 2 {
+                rebuilt = copy(&rebuilt);
+            }
+            let applied = step_view(&mut first, logged);
+            assert_eq!(
+                applied,
+                step_view(&mut second, logged),
+                "seed {seed}, entry {at}"
+            );
+            assert_eq!(
+                applied,
+                step_view(&mut rebuilt, logged),
+                "seed {seed}, entry {at}"
+            );
+            assert_eq!(
+                digest_kept(&first),
+                digest_computed(&first),
+                "seed {seed}, entry {at}"
+            );
+        }
+        assert_eq!(first, second);
+        assert_eq!(first, rebuilt);
+    }
+}
+
+/// The log above would show nothing if its commands were all refused, or never met.
+#[test]
+fn the_log_reaches_every_table_and_both_kinds_of_reply() {
+    let mut tables = std::collections::BTreeSet::new();
+    let (mut done, mut refused, mut notices) = (0, 0, 0);
+    let mut view = MemoryView::default();
+    for logged in log(1, 1_500) {
+        let applied = step_view(&mut view, &logged);
+        match applied.reply.0 {
+            Ok(_) => done += 1,
+            Err(_) => refused += 1,
+        }
+        notices += applied.notices.len();
+        tables.extend(applied.changes.iter().filter_map(|(key, _)| tag_of(key)));
+    }
+    assert!(
+        done > 300 && refused > 300 && notices > 300,
+        "{done} {refused} {notices}"
+    );
+    let registered = quorate_statemachine::tables::REGISTRY
+        .iter()
+        .map(|(tag, _)| *tag);
+    assert_eq!(
+        tables.into_iter().collect::<Vec<_>>(),
+        registered.collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn another_log_gives_another_digest() {
+    let digests: std::collections::BTreeSet<u128> = (1..=4)
+        .map(|seed| {
+            let mut view = MemoryView::default();
+            for logged in log(seed, 200) {
+                step_view(&mut view, &logged);
+            }
+            digest_kept(&view).0
+        })
+        .collect();
+    assert_eq!(digests.len(), 4);
+}
