@@ -202,7 +202,11 @@ impl Client {
         if !self.allow_zero_ttl {
             check_ttls(&command.action)?;
         }
-        Ok(InvalidArgument::check_bytes("command", size(command), COMMAND_BYTES_MAX)?)
+        Ok(InvalidArgument::check_bytes(
+            "command",
+            size(command),
+            COMMAND_BYTES_MAX,
+        )?)
     }
 }
 
@@ -231,7 +235,12 @@ fn check_ttls(action: &Action) -> Result<(), InvalidArgument> {
 pub(crate) fn check_ttl(ttl_ms: u64) -> Result<(), InvalidArgument> {
     if ttl_ms == 0 {
         let limit = format!("1 to {} ms", quorate_statemachine::limits::TTL_MS_MAX);
-        return Err(InvalidArgument::new("ttl_ms", "is out of range", limit, "0 ms"));
+        return Err(InvalidArgument::new(
+            "ttl_ms",
+            "is out of range",
+            limit,
+            "0 ms",
+        ));
     }
     InvalidArgument::check_ttl(ttl_ms)
 }

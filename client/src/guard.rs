@@ -121,7 +121,10 @@ impl LeaseGuard {
     pub fn remaining(&self) -> Duration {
         match self.held.check() {
             LeaseState::Lost(_) => Duration::ZERO,
-            _ => self.held.deadline().saturating_duration_since(Instant::now()),
+            _ => self
+                .held
+                .deadline()
+                .saturating_duration_since(Instant::now()),
         }
     }
 
@@ -313,7 +316,9 @@ impl Keeper {
                 Ok(executed) => match executed.reply.0 {
                     Ok(_) => return self.held.confirm(sent_at),
                     Err(refusal) => {
-                        return self.held.set(LeaseState::Lost(LostReason::Refused(refusal)));
+                        return self
+                            .held
+                            .set(LeaseState::Lost(LostReason::Refused(refusal)));
                     }
                 },
                 Err(error) => self.put_up_with(&error),

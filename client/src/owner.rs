@@ -14,5 +14,8 @@ pub fn incarnation() -> &'static str {
 /// An owner with this process's incarnation. Without an id of its own it is known by the incarnation.
 pub(crate) fn owner(owner_id: Option<&str>) -> Result<Owner, InvalidArgument> {
     let owner_id = Name::parse("owner_id", owner_id.unwrap_or(incarnation()))?;
-    Ok(Owner::new(owner_id, Name::parse("incarnation_id", incarnation())?))
+    Ok(Owner::new(
+        owner_id,
+        Name::parse("incarnation_id", incarnation())?,
+    ))
 }

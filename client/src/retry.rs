@@ -140,7 +140,10 @@ pub(crate) async fn one_try(
     options: ExecuteOptions,
 ) -> Result<Executed, NodeError> {
     let deadline = try_deadline(options.deadline);
-    let options = ExecuteOptions { deadline, ..options };
+    let options = ExecuteOptions {
+        deadline,
+        ..options
+    };
     match timeout_at(deadline, transport.execute(command, options)).await {
         Ok(result) => result,
         Err(_) => Err(no_answer()),
@@ -168,7 +171,10 @@ pub(crate) async fn read(
     let mut failures = Failures::new(options.deadline);
     loop {
         let deadline = try_deadline(options.deadline);
-        let tried = ReadOptions { deadline, ..options };
+        let tried = ReadOptions {
+            deadline,
+            ..options
+        };
         let error = match timeout_at(deadline, transport.read(query.clone(), tried)).await {
             Ok(Ok(answered)) => return Ok(answered),
             Ok(Err(error)) => error,
@@ -215,7 +221,9 @@ impl Failures {
             return error;
         }
         NodeError::OutcomeUnknown {
-            message: format!("an earlier try may have been executed, the last one was not: {error}"),
+            message: format!(
+                "an earlier try may have been executed, the last one was not: {error}"
+            ),
         }
     }
 }

@@ -219,11 +219,10 @@ impl MemoryTransport {
                 message: format!("index {} is not applied", options.min_index),
             });
         }
-        let answer = query::query(&inner.view, now, &asked).map_err(|broken| {
-            NodeError::Stopped {
+        let answer =
+            query::query(&inner.view, now, &asked).map_err(|broken| NodeError::Stopped {
                 message: broken.to_string(),
-            }
-        })?;
+            })?;
         Ok(Answered {
             index: inner.index,
             now,

@@ -95,7 +95,8 @@ impl WatchWhat {
             ) => name == queue,
             (
                 Self::Process(id),
-                Notice::EventAppended { process_id, .. } | Notice::ProcessChanged { process_id, .. },
+                Notice::EventAppended { process_id, .. }
+                | Notice::ProcessChanged { process_id, .. },
             ) => id == process_id,
             _ => false,
         }

@@ -5,11 +5,11 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use quorate_rpc::NodeError;
 use quorate_statemachine::notice::Notice;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::retry::Failures;
+use crate::retry::{Backoff, Failures};
 use crate::transport::{WatchEvent, WatchWhat};
 
 /// A watch that registers itself again when it lagged or lost its node.
@@ -21,6 +21,8 @@ pub(crate) struct Watch {
     what: WatchWhat,
     events: Option<BoxStream<'static, WatchEvent>>,
     registered_at: u64,
+    /// Between streams that end without a notice: its user does work after each.
+    backoff: Backoff,
 }
 
 impl Watch {
@@ -30,6 +32,7 @@ impl Watch {
             what,
             events: None,
             registered_at: 0,
+            backoff: Backoff::new(),
         }
     }
 
@@ -73,6 +76,7 @@ impl Watch {
                 Err(_) => return false,
                 Ok(Some(WatchEvent::Notices { index, notices })) => {
                     self.registered_at = self.registered_at.max(index);
+                    self.backoff = Backoff::new();
                     if notices.iter().any(&wanted) {
                         return true;
                     }
@@ -81,6 +85,8 @@ impl Watch {
                 Ok(Some(WatchEvent::Lagged { .. }) | None) => self.events = None,
             }
         }
+        let pause = Instant::now() + self.backoff.next_delay();
+        sleep_until(pause.min(deadline)).await;
         true
     }
 }

@@ -1,0 +1,176 @@
+//! For operators: how nodes are, and who is a member.
+//!
+//! Calls go to one endpoint after the other until one can be reached; a node that is not the leader
+//! passes on what only the leader can do. A call that may have been done is not sent again: look at
+//! [`Admin::members`] and decide.
+
+use std::time::Duration;
+
+use quorate_rpc::v1::cluster_client::ClusterClient;
+use quorate_rpc::{NodeError, frame, v1};
+use quorate_statemachine::InvalidArgument;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::client::DEFAULT_TIMEOUT;
+use crate::error::ClientError;
+use crate::remote::checked_endpoints;
+use crate::remote::connection::endpoint;
+
+pub use quorate_rpc::v1::{AddMemberRequest, Digest, Member, MemberChange, MemberList, NodeStatus};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Administration of one cluster.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    endpoints: Vec<String>,
+    timeout: Duration,
+}
+
+type Cluster = ClusterClient<Channel>;
+
+impl Admin {
+    /// Of the cluster that has nodes at `endpoints`. Connects for each call.
+    pub fn connect<E: Into<String>>(
+        endpoints: impl IntoIterator<Item = E>,
+    ) -> Result<Self, ClientError> {
+        Ok(Self {
+            endpoints: checked_endpoints(endpoints, CONNECT_TIMEOUT)?,
+            timeout: DEFAULT_TIMEOUT,
+        })
+    }
+
+    /// The same with another time for each call. Taking a member in may take long: it waits until the
+    /// new node has caught up, if asked to promote it.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The endpoints, in the order in which they are asked.
+    #[must_use]
+    pub fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// How the first node is that can be reached.
+    pub async fn status(&self) -> Result<NodeStatus, ClientError> {
+        self.call(async |mut node: Cluster| node.status(v1::StatusRequest {}).await)
+            .await
+    }
+
+    /// How the node at `address` is.
+    pub async fn status_of(&self, address: &str) -> Result<NodeStatus, ClientError> {
+        let one = self.only(address);
+        one.status().await
+    }
+
+    /// All members. `local` asks for what the node knows, without the leader.
+    pub async fn members(&self, local: bool) -> Result<MemberList, ClientError> {
+        let request = v1::MembersRequest { local };
+        self.call(async |mut node: Cluster| node.members(request).await)
+            .await
+    }
+
+    /// Takes a blank node in as a learner; promotes it when it has caught up if asked to.
+    pub async fn add_member(&self, request: AddMemberRequest) -> Result<MemberChange, ClientError> {
+        self.call(async |mut node: Cluster| node.add_member(request.clone()).await)
+            .await
+    }
+
+    /// Makes a learner a voter.
+    pub async fn promote_member(
+        &self,
+        id: u64,
+        dry_run: bool,
+    ) -> Result<MemberChange, ClientError> {
+        let request = v1::MemberRequest { id, dry_run };
+        self.call(async |mut node: Cluster| node.promote_member(request).await)
+            .await
+    }
+
+    /// Takes a member out.
+    pub async fn remove_member(&self, id: u64, dry_run: bool) -> Result<MemberChange, ClientError> {
+        let request = v1::MemberRequest { id, dry_run };
+        self.call(async |mut node: Cluster| node.remove_member(request).await)
+            .await
+    }
+
+    /// Hands leadership to the member `to`, or to the most advanced voter.
+    pub async fn transfer_leader(
+        &self,
+        to: Option<u64>,
+        dry_run: bool,
+    ) -> Result<MemberChange, ClientError> {
+        let id = to.unwrap_or(0);
+        let request = v1::MemberRequest { id, dry_run };
+        self.call(async |mut node: Cluster| node.transfer_leader(request).await)
+            .await
+    }
+
+    /// The digest that the node at `address` kept at `index`; waits for up to `wait` until it has
+    /// applied it.
+    pub async fn digest_at(
+        &self,
+        address: &str,
+        index: u64,
+        wait: Duration,
+    ) -> Result<Digest, ClientError> {
+        let timeout_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let request = v1::DigestAtRequest { index, timeout_ms };
+        let one = self.only(address);
+        one.call(async |mut node: Cluster| node.digest_at(request).await)
+            .await
+    }
+
+    fn only(&self, address: &str) -> Self {
+        Self {
+            endpoints: vec![address.to_owned()],
+            timeout: self.timeout,
+        }
+    }
+
+    /// Asks one endpoint after the other while it is certain that nothing was done.
+    async fn call<R>(
+        &self,
+        ask: impl AsyncFn(Cluster) -> Result<Response<R>, Status>,
+    ) -> Result<R, ClientError> {
+        let mut last: NodeError =
+            InvalidArgument::new("endpoints", "must not be empty", "1 or more", "0").into();
+        for address in &self.endpoints {
+            let error = match timeout(self.timeout, self.ask_one(address, &ask)).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(error)) => error,
+                Err(_) => NodeError::DeadlineExceeded {
+                    message: format!("no answer from {address} in {:?}", self.timeout),
+                },
+            };
+            let elsewhere = error.is_passing() && !error.may_have_happened();
+            last = error;
+            if !elsewhere {
+                break;
+            }
+        }
+        Err(last.into())
+    }
+
+    async fn ask_one<R>(
+        &self,
+        address: &str,
+        ask: &impl AsyncFn(Cluster) -> Result<Response<R>, Status>,
+    ) -> Result<R, NodeError> {
+        let channel = endpoint(address, CONNECT_TIMEOUT)?.connect().await;
+        let channel = channel.map_err(|error| NodeError::Unavailable {
+            message: format!("the node at {address} cannot be reached: {error}"),
+            retry_after_ms: 0,
+            leader: None,
+        })?;
+        let node = ClusterClient::new(channel)
+            .max_decoding_message_size(frame::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(frame::MESSAGE_BYTES_MAX);
+        Ok(ask(node).await?.into_inner())
+    }
+}
