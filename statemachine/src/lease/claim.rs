@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{EndReason, History, end};
+use super::history::{EndReason, end};
 use super::Lease;
 use crate::command::Validate;
 use crate::context::Context;
@@ -73,11 +73,11 @@ impl Claim {
         ctx: &Context,
     ) -> Result<Claimed, Failure> {
         let Some(holder) = tx.get(&lease_key(&self.key))? else {
-            return self.grant_if_new(tx, meta, ctx);
+            return self.grant_if_new(tx, meta, ctx).map(Claimed::Granted);
         };
         if !holder.is_live(ctx.now) {
             end(tx, meta, ctx, &holder, EndReason::Expired)?;
-            return self.grant_if_new(tx, meta, ctx);
+            return self.grant_if_new(tx, meta, ctx).map(Claimed::Granted);
         }
         if !holder.owner.is(&self.owner) {
             return Ok(Claimed::Busy(holder));
@@ -89,7 +89,7 @@ impl Claim {
             SameOwner::Busy => Ok(Claimed::Busy(holder)),
             SameOwner::Fresh => {
                 end(tx, meta, ctx, &holder, EndReason::Superseded)?;
-                self.grant_if_new(tx, meta, ctx)
+                self.grant_if_new(tx, meta, ctx).map(Claimed::Granted)
             }
             SameOwner::Extend => {
                 let mut lease = holder;
@@ -99,53 +99,45 @@ impl Claim {
         }
     }
 
+    /// Grants the key, which is free now, unless its history speaks against it.
+    ///
     /// A claim that arrives again after its grant has ended must not be granted anew: its sender has
-    /// moved on, and nobody would renew or release it.
-    fn grant_if_new(
+    /// moved on, and nobody would renew or release it. And one entry may grant a key only once: all
+    /// its grants share a fencing token, so a second one could not be told from the first.
+    pub(super) fn grant_if_new(
         &self,
         tx: &mut Transaction<'_>,
         meta: &mut MetaRow,
         ctx: &Context,
-    ) -> Result<Claimed, Failure> {
+    ) -> Result<Lease, Failure> {
         let history = tx.get(&history_key(&self.key))?.unwrap_or_default();
         let used = history.ended.iter().find(|ended| ended.lease_token == self.lease_token);
         if let Some(ended) = used {
-            return Err(Failure::Refused(Refusal::Conflict {
-                subject: Subject::Lease,
-                name: self.key.to_string(),
-                problem: format!(
-                    "this lease token was granted fencing token {} before and that grant is over \
-                     ({}); claim with a new lease token",
-                    ended.fencing_token,
-                    ended.reason.as_str()
-                ),
-            }));
+            return Err(self.conflict(format!(
+                "this lease token was granted fencing token {} before and that grant is over \
+                 ({}); claim with a new lease token",
+                ended.fencing_token,
+                ended.reason.as_str()
+            )));
         }
-        self.grant_once(tx, meta, ctx, &history).map(Claimed::Granted)
-    }
-
-    /// All grants of an entry share its fencing token, so that one entry may grant a key once: a
-    /// second grant in a composite would not be told from the first.
-    pub(super) fn grant_once(
-        &self,
-        tx: &mut Transaction<'_>,
-        meta: &mut MetaRow,
-        ctx: &Context,
-        history: &History,
-    ) -> Result<Lease, Failure> {
         let last = history.ended.back();
         if last.is_some_and(|ended| ended.fencing_token == ctx.fencing_token()) {
-            return Err(Failure::Refused(Refusal::Conflict {
-                subject: Subject::Lease,
-                name: self.key.to_string(),
-                problem: "a step before this one was granted the key; a composite may be granted \
-                          a key once"
+            return Err(self.conflict(
+                "a step before this one was granted the key; a composite may be granted a key once"
                     .to_owned(),
-            }));
+            ));
         }
         let lease = self.new_lease(ctx, history.epoch + 1);
         grant(tx, meta, &lease)?;
         Ok(lease)
+    }
+
+    fn conflict(&self, problem: String) -> Failure {
+        Failure::Refused(Refusal::Conflict {
+            subject: Subject::Lease,
+            name: self.key.to_string(),
+            problem,
+        })
     }
 
     fn new_lease(&self, ctx: &Context, epoch: u64) -> Lease {

@@ -121,8 +121,8 @@ pub(crate) fn require_live(
                 expired_at: lease.expires_at,
             }))
         }
-        Some(lease) => Err(fenced(key, token, lease.is_live(ctx.now).then_some(lease.fencing_token))),
-        None => Err(history::why_gone(tx, key, token)?),
+        Some(lease) if lease.is_live(ctx.now) => Err(fenced(key, token, Some(lease.fencing_token))),
+        _ => Err(history::why_gone(tx, key, token)?),
     }
 }
 

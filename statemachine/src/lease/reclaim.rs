@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
-use super::history::{EndReason, end};
+use super::history::{EndReason, Ended, end};
 use super::Lease;
 use crate::command::Validate;
 use crate::context::Context;
@@ -15,9 +15,11 @@ use crate::transaction::Transaction;
 
 /// Takes the key from the holder that the caller observed, by compare-and-set.
 ///
-/// Promises that only the observed grant is ended, live or due: a newer holder is never cleared. The
-/// new grant has a greater fencing token. Refuses with `Conflict` when the key's grant is another
-/// one or none. A retry gets its own grant again. Watchers get `LeaseEnded` and `LeaseGranted`.
+/// Promises that only the observed grant is ended: a newer holder is never cleared. One that ran out
+/// meanwhile counts as observed while nobody has had the key since. The new grant has a greater
+/// fencing token. Refuses with `Conflict` when the key's grant is another one or none, and when the
+/// new `lease_token` was used before. A retry gets its own grant again. Watchers get `LeaseEnded` and
+/// `LeaseGranted`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reclaim {
     /// What the caller saw.
@@ -46,6 +48,14 @@ impl Observed {
             && self.owner_id == lease.owner.owner_id
             && self.incarnation_id == lease.owner.incarnation_id
     }
+
+    fn ran_out(&self, ended: &Ended) -> bool {
+        ended.reason == EndReason::Expired
+            && self.fencing_token == ended.fencing_token
+            && self.lease_token == ended.lease_token
+            && self.owner_id == ended.owner.owner_id
+            && self.incarnation_id == ended.owner.incarnation_id
+    }
 }
 
 impl Validate for Reclaim {
@@ -64,22 +74,42 @@ impl Reclaim {
         let key = &self.claim.key;
         let present = tx.get(&lease_key(key))?;
         match present {
-            Some(lease) if self.is_own(&lease) && lease.is_live(ctx.now) => Ok(lease),
+            Some(lease) if !lease.is_live(ctx.now) => {
+                end(tx, meta, ctx, &lease, EndReason::Expired)?;
+                self.take_expired(tx, meta, ctx)
+            }
+            None => self.take_expired(tx, meta, ctx),
+            Some(lease) if self.is_own(&lease) => Ok(lease),
             Some(lease) if self.observed.is(&lease) => {
                 let by = self.claim.owner.owner_id.clone();
                 end(tx, meta, ctx, &lease, EndReason::Reclaimed { by })?;
-                let history = tx.get(&history_key(key))?.unwrap_or_default();
-                self.claim.grant_once(tx, meta, ctx, &history)
+                self.claim.grant_if_new(tx, meta, ctx)
             }
-            Some(lease) if lease.is_live(ctx.now) => Err(lost(
+            Some(lease) => Err(lost(
                 key,
                 &format!(
                     "the observed grant has fencing token {}, the live one {} of owner {}",
                     self.observed.fencing_token, lease.fencing_token, lease.owner.owner_id
                 ),
             )),
-            _ => Err(lost(key, "the observed grant is over and the key is free: claim it")),
         }
+    }
+
+    /// The observed grant ran out between the look and the command: swept or not, the answer is the
+    /// same, so the history decides whether somebody has had the key since.
+    fn take_expired(
+        &self,
+        tx: &mut Transaction<'_>,
+        meta: &mut MetaRow,
+        ctx: &Context,
+    ) -> Result<Lease, Failure> {
+        let key = &self.claim.key;
+        let history = tx.get(&history_key(key))?.unwrap_or_default();
+        let last = history.ended.back();
+        if last.is_some_and(|ended| self.observed.ran_out(ended)) {
+            return self.claim.grant_if_new(tx, meta, ctx);
+        }
+        Err(lost(key, "the observed grant is over and the key is free: claim it"))
     }
 
     fn is_own(&self, lease: &Lease) -> bool {
