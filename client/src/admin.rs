@@ -42,8 +42,8 @@ impl Admin {
         })
     }
 
-    /// The same with another time for each call. Taking a member in may take long: it waits until the
-    /// new node has caught up, if asked to promote it.
+    /// The same with another time for each call. Taking a member in may take long: it waits until
+    /// the new node has caught up, if asked to promote it.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

@@ -210,8 +210,8 @@ impl Client {
     }
 }
 
-/// Encoding a command costs what its payloads cost; a command without large ones need not be encoded
-/// to know that it fits.
+/// Encoding a command costs what its payloads cost; a command without large ones need not be
+/// encoded to know that it fits.
 fn size(command: &Command) -> usize {
     match &command.action {
         Action::Composite(_) => command.encode().len(),

@@ -12,7 +12,8 @@ pub enum ClientError {
     #[error(transparent)]
     Refused(Refusal),
     /// The cluster could not be asked in time. [`NodeError::may_have_happened`] says whether the
-    /// command may have been done all the same; what could be retried was retried until the deadline.
+    /// command may have been done all the same; what could be retried was retried until the
+    /// deadline.
     #[error(transparent)]
     Node(NodeError),
     /// Bytes came back that are no answer to what was asked: client and cluster are of builds that

@@ -14,8 +14,9 @@ use thiserror::Error;
 
 /// Accepts only tokens that are not lower than the highest it has seen.
 ///
-/// It takes `&mut self`: whoever owns the resource owns the gate, and holds both while it writes. To
-/// survive a restart of the resource, store [`Self::highest`] with it and begin again from there.
+/// It takes `&mut self`: whoever owns the resource owns the gate, and holds both while it writes.
+/// To survive a restart of the resource, store [`Self::highest`] with it and begin again from
+/// there.
 ///
 /// ```
 /// use quorate_client::fence::FenceGate;

@@ -3,13 +3,13 @@
 //!
 //! # The holder's own deadline
 //!
-//! The guard counts the TTL from the instant *before* it sent the claim or renewal that was answered,
-//! on its monotonic clock, and takes a margin off: a twentieth of the TTL and 1 ms. The twentieth is
-//! there because cluster time may run up to 5 % fast while a leader slews it towards its wall clock
-//! (TTL / 1.05 is 4.8 % less; the rest is for the drift between two machines' clocks); the millisecond
-//! because cluster time has no finer unit. So the guard says Lost before the cluster may grant the key
-//! to somebody else. A machine that sleeps may stop its monotonic clock: what was promised then is
-//! still fenced, which is why every write should carry the token.
+//! The guard counts the TTL from the instant *before* it sent the claim or renewal that was
+//! answered, on its monotonic clock, and takes a margin off: a twentieth of the TTL and 1 ms. The
+//! twentieth is there because cluster time may run up to 5 % fast while a leader slews it towards
+//! its wall clock (TTL / 1.05 is 4.8 % less; the rest is for the drift between two machines'
+//! clocks); the millisecond because cluster time has no finer unit. So the guard says Lost before
+//! the cluster may grant the key to somebody else. A machine that sleeps may stop its monotonic
+//! clock: what was promised then is still fenced, which is why every write should carry the token.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -48,7 +48,8 @@ pub enum LeaseState {
 pub enum LostReason {
     /// No renewal was confirmed in time. The cluster may not know it yet.
     Unconfirmed,
-    /// The cluster said so: expired, or fenced because the grant was superseded, reclaimed or revoked.
+    /// The cluster said so: expired, or fenced because the grant was superseded, reclaimed or
+    /// revoked.
     Refused(Refusal),
     /// The holder released it.
     Released,
@@ -140,7 +141,8 @@ impl LeaseGuard {
         self.held.state.subscribe()
     }
 
-    /// Is cancelled when the lease is lost or released: hand it to the work that the lease protects.
+    /// Is cancelled when the lease is lost or released: hand it to the work that the lease
+    /// protects.
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
         self.held.lost.clone()
@@ -210,8 +212,8 @@ impl Held {
         self.state.borrow().clone()
     }
 
-    /// A renewal sent at `sent_at` was confirmed. An answer that comes after the deadline is too late:
-    /// the holder may have been told already that the lease is lost.
+    /// A renewal sent at `sent_at` was confirmed. An answer that comes after the deadline is too
+    /// late: the holder may have been told already that the lease is lost.
     fn confirm(&self, sent_at: Instant) {
         if matches!(self.check(), LeaseState::Lost(_)) {
             return;
@@ -345,7 +347,7 @@ impl Keeper {
     /// After its deadline the lease ends by itself.
     async fn release_in_background(&self) {
         if let Err(error) = self.release(self.held.deadline()).await {
-            tracing::debug!(key = %self.key, %error, "a dropped lease was not released, it expires");
+            tracing::debug!(key = %self.key, %error, "a dropped lease is left to expire");
         }
     }
 }

@@ -73,8 +73,8 @@ pub struct LeaseBuilder {
 }
 
 impl LeaseBuilder {
-    /// The stable identity of who asks, with this process's incarnation. Without one, the process is
-    /// known by its incarnation alone.
+    /// The stable identity of who asks, with this process's incarnation. Without one, the process
+    /// is known by its incarnation alone.
     pub fn owner(mut self, owner_id: impl Into<String>) -> Self {
         self.owner_id = Some(owner_id.into());
         self

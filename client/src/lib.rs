@@ -37,20 +37,21 @@
 //! - **Commands that were certainly not done**: no leader, no connection, too much load.
 //! - **Commands that may have been done**, as the same bytes under the same identity, so that the
 //!   second execution answers what the first did and changes nothing. A lease's claim, renewal,
-//!   release and reclaim, a process's registration and completion, a claim's renewal, an append with a
-//!   key and a push with a dedupe key have an identity of their own. Everything else gets a request id
-//!   before it is first sent: all other operations, every composite, and every command with
-//!   preconditions, since its first execution may have ended what they ask for.
+//!   release and reclaim, a process's registration and completion, a claim's renewal, an append
+//!   with a key and a push with a dedupe key have an identity of their own. Everything else gets a
+//!   request id before it is first sent: all other operations, every composite, and every command
+//!   with preconditions, since its first execution may have ended what they ask for.
 //!
-//! Not retried: refusals (the state said no) and what no time can mend (wrong cluster, arguments out
-//! of bounds). After the timeout the error says honestly whether the command may have been done
-//! ([`ClientError::may_have_happened`]). Membership changes ([`admin`]) are not retried once they may
-//! have been done.
+//! Not retried: refusals (the state said no) and what no time can mend (wrong cluster, arguments
+//! out of bounds). After the timeout the error says honestly whether the command may have been
+//! done ([`ClientError::may_have_happened`]). Membership changes ([`admin`]) are not retried once
+//! they may have been done.
 //!
 //! # What is under it
 //!
-//! [`Transport`] carries one try of bytes; [`Remote`] does it over gRPC, an embedded node in process.
-//! Nothing here depends on the node. With the feature `testing` there is an in-memory cluster of one.
+//! [`Transport`] carries one try of bytes; [`Remote`] does it over gRPC, an embedded node in
+//! process. Nothing here depends on the node. With the feature `testing` there is an in-memory
+//! cluster of one.
 
 pub mod admin;
 mod client;

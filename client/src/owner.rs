@@ -11,7 +11,8 @@ pub fn incarnation() -> &'static str {
     INCARNATION.get_or_init(|| uuid::Uuid::now_v7().to_string())
 }
 
-/// An owner with this process's incarnation. Without an id of its own it is known by the incarnation.
+/// An owner with this process's incarnation. Without an id of its own it is known by the
+/// incarnation.
 pub(crate) fn owner(owner_id: Option<&str>) -> Result<Owner, InvalidArgument> {
     let owner_id = Name::parse("owner_id", owner_id.unwrap_or(incarnation()))?;
     Ok(Owner::new(

@@ -119,8 +119,8 @@ impl ProcessClient {
         }
     }
 
-    /// One page of events with a sequence above `after`; none if there is no such process. A `limit`
-    /// of 0 is the most there may be.
+    /// One page of events with a sequence above `after`; none if there is no such process. A
+    /// `limit` of 0 is the most there may be.
     pub async fn events(&self, after: u64, limit: u32) -> Result<Option<Page<Event>>, ClientError> {
         self.events_at(after, limit, 0).await
     }
@@ -142,12 +142,12 @@ impl ProcessClient {
         }
     }
 
-    /// Every event with a sequence above `after`, each once and in order, those to come included. The
-    /// stream ends when the process has ended and its last event was given.
+    /// Every event with a sequence above `after`, each once and in order, those to come included.
+    /// The stream ends when the process has ended and its last event was given.
     ///
     /// It lives through reconnects and lost notices: notices only say that there is something to
-    /// read. An error that the client's timeout did not outlast is an item of the stream; polling on
-    /// goes on behind the last event. `NotFound` ends the stream.
+    /// read. An error that the client's timeout did not outlast is an item of the stream; polling
+    /// on goes on behind the last event. `NotFound` ends the stream.
     #[must_use]
     pub fn follow(&self, after: u64) -> BoxStream<'static, Result<Event, ClientError>> {
         let what = WatchWhat::Process(self.id.clone());

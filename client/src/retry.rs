@@ -1,10 +1,10 @@
 //! Trying again: what is safe by itself, what needs a request id, and how long to wait between.
 //!
-//! A try that did not happen is repeated until the deadline. A try that may have happened is repeated
-//! only under an identity: either the operation's own (a lease token, an idempotency key), or a
-//! [`RequestId`] that is attached before the first try. The bytes are encoded once, so that every try
-//! is the same command. (A general retry crate would know delays, but not this distinction nor the
-//! hints in the errors; what is left is the few lines below.)
+//! A try that did not happen is repeated until the deadline. A try that may have happened is
+//! repeated only under an identity: either the operation's own (a lease token, an idempotency
+//! key), or a [`RequestId`] that is attached before the first try. The bytes are encoded once, so
+//! that every try is the same command. (A general retry crate would know delays, but not this
+//! distinction nor the hints in the errors; what is left is the few lines below.)
 
 use std::time::Duration;
 
@@ -200,8 +200,8 @@ impl Failures {
         }
     }
 
-    /// Waits before the next try, or returns the error that the caller gets: no later try takes back
-    /// that an earlier one may have happened.
+    /// Waits before the next try, or returns the error that the caller gets: no later try takes
+    /// back that an earlier one may have happened.
     pub(crate) async fn wait_after(&mut self, error: NodeError) -> Result<(), NodeError> {
         self.may_have_happened |= error.may_have_happened();
         if !error.is_passing() {

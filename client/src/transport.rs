@@ -1,7 +1,8 @@
 //! The seam between the typed API and whatever carries its bytes.
 //!
-//! Two implementers: [`crate::Remote`] speaks gRPC to a cluster, the node crate's `Embedded` calls a
-//! node in the same process. A transport makes one try: retrying, request ids and types are above it.
+//! Two implementers: [`crate::Remote`] speaks gRPC to a cluster, the node crate's `Embedded` calls
+//! a node in the same process. A transport makes one try: retrying, request ids and types are
+//! above it.
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -128,8 +129,8 @@ pub enum WatchEvent {
 
 /// Carries commands, queries and watches to a cluster: one try each.
 ///
-/// An implementer must give every answer by the deadline, and must be honest in its errors: only what
-/// [`NodeError::may_have_happened`] denies is repeated without an identity.
+/// An implementer must give every answer by the deadline, and must be honest in its errors: only
+/// what [`NodeError::may_have_happened`] denies is repeated without an identity.
 pub trait Transport: Send + Sync + 'static {
     /// Executes an encoded [`quorate_statemachine::Command`].
     ///

@@ -64,8 +64,8 @@ impl Watch {
         }
     }
 
-    /// Waits for a notice that `wanted` accepts, or for the loss of notices, after which anything may
-    /// have happened. False when neither came by the deadline.
+    /// Waits for a notice that `wanted` accepts, or for the loss of notices, after which anything
+    /// may have happened. False when neither came by the deadline.
     pub(crate) async fn changed(
         &mut self,
         deadline: Instant,

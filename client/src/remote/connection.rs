@@ -21,7 +21,8 @@ use crate::transport::{WatchEvent, WatchWhat};
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A channel to a node, with the sizes and timeouts of this wire. `address` is `host:port` or a URL.
+/// A channel to a node, with the sizes and timeouts of this wire. `address` is `host:port` or a
+/// URL.
 pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, NodeError> {
     let url = match address.contains("://") {
         true => address.to_owned(),
@@ -175,8 +176,8 @@ impl From<WatchWhat> for v1::watch_request::What {
     }
 }
 
-/// A message that cannot be read ends the stream: to its reader that is a lost node, and it reads the
-/// state anew.
+/// A message that cannot be read ends the stream: to its reader that is a lost node, and it reads
+/// the state anew.
 fn event(message: v1::WatchMessage) -> Option<WatchEvent> {
     Some(match message.message? {
         Message::RegisteredAt(index) => WatchEvent::Registered { index },

@@ -1,8 +1,8 @@
 //! One bidirectional stream with many requests in flight.
 //!
-//! Callers put requests into a bounded channel; what is waiting when the stream can take a batch goes
-//! out in one, without lingering for more. Answers come back in batches and in any order, and find
-//! their caller by id. When the stream breaks, every caller on it is told.
+//! Callers put requests into a bounded channel; what is waiting when the stream can take a batch
+//! goes out in one, without lingering for more. Answers come back in batches and in any order, and
+//! find their caller by id. When the stream breaks, every caller on it is told.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,8 +154,8 @@ impl<T: Traffic> Lane<T> {
         (lane, batches::<T>(requests))
     }
 
-    /// Sends a request and waits for its answer. A request that never left the channel certainly did
-    /// not happen; what happened to one that did and has no answer is unknown.
+    /// Sends a request and waits for its answer. A request that never left the channel certainly
+    /// did not happen; what happened to one that did and has no answer is unknown.
     pub(super) async fn call(
         &self,
         mut request: T::Request,

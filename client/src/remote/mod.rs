@@ -1,10 +1,10 @@
 //! [`Remote`]: a cluster over gRPC.
 //!
 //! One connection to a node carries one stream of commands and one of queries, each with many
-//! requests in flight. Commands go to the leader, which nodes name in their first word and in their
-//! errors; any node passes commands on, so a wrong guess costs a hop and no more. A node that does not
-//! answer is left for the next endpoint. Connections are opened when they are needed and again after
-//! they broke, each address with its own pause after a failure.
+//! requests in flight. Commands go to the leader, which nodes name in their first word and in
+//! their errors; any node passes commands on, so a wrong guess costs a hop and no more. A node
+//! that does not answer is left for the next endpoint. Connections are opened when they are needed
+//! and again after they broke, each address with its own pause after a failure.
 
 use std::time::Duration;
 
@@ -73,8 +73,8 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Client {
-    /// A client of the cluster that has nodes at `endpoints` (`host:port` or a URL). It connects when
-    /// it is first used. Refuses an endpoint that is no address, and an empty list.
+    /// A client of the cluster that has nodes at `endpoints` (`host:port` or a URL). It connects
+    /// when it is first used. Refuses an endpoint that is no address, and an empty list.
     pub fn connect<E: Into<String>>(
         endpoints: impl IntoIterator<Item = E>,
     ) -> Result<Self, ClientError> {
