@@ -3,12 +3,87 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use quorate_client::statemachine::limits::REQUEST_RETENTION_MS;
 use quorate_client::statemachine::queue::{self, Outcome};
 use quorate_client::statemachine::{
     Action, Command, Name, Precondition, Refusal, Response, lease, process,
 };
 use quorate_client::testing::{Fault, MemoryTransport};
-use quorate_client::{Client, ClientError, NodeError};
+use quorate_client::{
+    Answered, Client, ClientError, ExecuteOptions, Executed, NodeError, ReadOptions, Transport,
+    WatchEvent, WatchWhat,
+};
+
+/// A transport that has heard of the log long ago only.
+struct Behind(MemoryTransport);
+
+impl Transport for Behind {
+    fn execute(
+        &self,
+        command: Bytes,
+        options: ExecuteOptions,
+    ) -> BoxFuture<'_, Result<Executed, NodeError>> {
+        self.0.execute(command, options)
+    }
+
+    fn read(
+        &self,
+        query: Bytes,
+        options: ReadOptions,
+    ) -> BoxFuture<'_, Result<Answered, NodeError>> {
+        self.0.read(query, options)
+    }
+
+    fn watch(
+        &self,
+        what: WatchWhat,
+        from_index: u64,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, WatchEvent>, NodeError>> {
+        self.0.watch(what, from_index)
+    }
+
+    fn seen_index(&self) -> u64 {
+        0
+    }
+}
+
+/// Lets the cluster forget the answers it has given so far.
+async fn forget_answers(client: &Client) {
+    let jobs = client.queue("others").expect("a name");
+    for _ in 0..3 {
+        jobs.push("x").send().await.expect("pushed");
+    }
+    tokio::time::sleep(Duration::from_millis(REQUEST_RETENTION_MS + 1)).await;
+    jobs.push("x").send().await.expect("pushed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_starts_too_low_is_sent_anew_if_no_try_can_have_been_executed() {
+    let (cluster, client) = cluster();
+    forget_answers(&client).await;
+    let before = cluster.tries().len();
+    let behind = Client::new(Behind(cluster.clone()))
+        .queue("jobs")
+        .expect("a name");
+    behind
+        .push("a")
+        .send()
+        .await
+        .expect("the second id starts high enough");
+    assert_eq!(cluster.tries().len(), before + 2);
+    cluster.fail_next([Fault::LoseReply]);
+    let error = behind
+        .push("b")
+        .send()
+        .await
+        .expect_err("the first try may have been executed");
+    assert_eq!(error.code(), "outcome_unknown");
+    assert!(error.may_have_happened());
+    assert_eq!(cluster.tries().len(), before + 4);
+}
 
 fn name(text: &str) -> Name {
     Name::parse("name", text).expect("a name")
