@@ -38,6 +38,7 @@ pub struct RequestId {
 }
 
 /// What is known of a request before it is executed.
+#[allow(clippy::large_enum_variant, reason = "it lives for the length of one look-up")]
 pub(crate) enum Known {
     /// Nothing: execute it.
     New,

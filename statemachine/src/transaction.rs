@@ -15,7 +15,10 @@ use crate::digest::Digest;
 use crate::notice::Notice;
 use crate::refusal::Broken;
 use crate::tables::{Key, Table};
-use crate::view::View;
+use crate::view::{View, Visit};
+
+/// Called with each row's key and what the row holds; breaks when it has seen enough.
+pub type VisitRow<'a, T> = &'a mut dyn FnMut(&[u8], <T as Table>::Row) -> ControlFlow<()>;
 
 /// Rows to put (`Some`) and to remove (`None`), in key order, each key once.
 pub type Changes = Vec<(Vec<u8>, Option<Bytes>)>;
@@ -110,7 +113,7 @@ impl<'a> Transaction<'a> {
         &self,
         from: &Key<T>,
         to: &Key<T>,
-        visit: &mut dyn FnMut(&[u8], T::Row) -> ControlFlow<()>,
+        visit: VisitRow<'_, T>,
     ) -> Result<(), Broken> {
         let mut broken = None;
         let mut decoded = |key: &[u8], value: &[u8]| match decode_row::<T>(key, value) {
@@ -128,7 +131,7 @@ impl<'a> Transaction<'a> {
         &self,
         from: &[u8],
         to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), Broken> {
         if from >= to {
             return Ok(());
@@ -224,7 +227,7 @@ pub fn read_range<T: Table>(
     view: &dyn View,
     from: &Key<T>,
     to: &Key<T>,
-    visit: &mut dyn FnMut(&[u8], T::Row) -> ControlFlow<()>,
+    visit: VisitRow<'_, T>,
 ) -> Result<(), Broken> {
     Transaction::new(view).scan(from, to, visit)
 }

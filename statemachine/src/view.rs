@@ -11,6 +11,9 @@ use bytes::Bytes;
 use crate::refusal::Broken;
 use crate::transaction::Changes;
 
+/// Called with each row's key and value; breaks when it has seen enough.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// Read access to all rows at one point in the log.
 pub trait View {
     /// The row under `key`.
@@ -21,7 +24,7 @@ pub trait View {
         &self,
         from: &[u8],
         to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), Broken>;
 }
 
@@ -57,7 +60,7 @@ impl View for MemoryView {
         &self,
         from: &[u8],
         to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), Broken> {
         if from >= to {
             return Ok(());

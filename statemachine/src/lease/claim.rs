@@ -15,8 +15,8 @@ use crate::transaction::Transaction;
 
 /// Takes `key` for `ttl_ms`.
 ///
-/// Promises that no other grant of the key is live, and a fencing token above all before it. Refuses
-/// arguments out of bounds, and a `lease_token` whose grant is over already. A retry with the same
+/// Promises that no other grant of the key is live, and a fencing token above all before it.
+/// Refuses arguments out of bounds, and a `lease_token` whose grant is over already. A retry with the same
 /// owner and `lease_token` gets the same grant while it lives. Contention is an answer:
 /// [`Claimed::Busy`]. Watchers of the key get `LeaseGranted`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,9 +101,9 @@ impl Claim {
 
     /// Grants the key, which is free now, unless its history speaks against it.
     ///
-    /// A claim that arrives again after its grant has ended must not be granted anew: its sender has
-    /// moved on, and nobody would renew or release it. And one entry may grant a key only once: all
-    /// its grants share a fencing token, so a second one could not be told from the first.
+    /// A claim that arrives again after its grant has ended must not be granted anew: its sender
+    /// has moved on, and nobody would renew or release it. And one entry may grant a key only once:
+    /// all its grants share a fencing token, so a second one could not be told from the first.
     pub(super) fn grant_if_new(
         &self,
         tx: &mut Transaction<'_>,

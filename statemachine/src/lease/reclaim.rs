@@ -15,11 +15,11 @@ use crate::transaction::Transaction;
 
 /// Takes the key from the holder that the caller observed, by compare-and-set.
 ///
-/// Promises that only the observed grant is ended: a newer holder is never cleared. One that ran out
-/// meanwhile counts as observed while nobody has had the key since. The new grant has a greater
+/// Promises that only the observed grant is ended: a newer holder is never cleared. One that ran
+/// out meanwhile counts as observed while nobody has had the key since. The new grant has a greater
 /// fencing token. Refuses with `Conflict` when the key's grant is another one or none, and when the
-/// new `lease_token` was used before. A retry gets its own grant again. Watchers get `LeaseEnded` and
-/// `LeaseGranted`.
+/// new `lease_token` was used before. A retry gets its own grant again. Watchers get `LeaseEnded`
+/// and `LeaseGranted`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reclaim {
     /// What the caller saw.

@@ -28,6 +28,7 @@ pub struct Release {
 }
 
 /// The answer to a release.
+#[allow(clippy::large_enum_variant, reason = "a reply lives once, on its way out")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Released {
     /// The grant is over because its holder released it, now or by an earlier try.

@@ -1,8 +1,8 @@
 //! Process records: what runs, how it ended, and a log of events without gaps.
 //!
 //! A process is a row that programs register and end; Quorate runs nothing. Its events are numbered
-//! from 1 without gaps, and an event with an idempotency key is stored once. A record that has ended
-//! takes no more events.
+//! from 1 without gaps, and an event with an idempotency key is stored once. A record that has
+//! ended takes no more events.
 
 use serde::{Deserialize, Serialize};
 

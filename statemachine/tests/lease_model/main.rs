@@ -1,7 +1,8 @@
 //! Lease commands against a naive model: a list of all grants ever made.
 //!
-//! The clock goes on and back, entries tick, commands arrive twice and late, bursts of claims make more
-//! fall due than one entry may sweep. Whatever the sweep has reached, the answers are the model's.
+//! The clock goes on and back, entries tick, commands arrive twice and late, bursts of claims make
+//! more fall due than one entry may sweep. Whatever the sweep has reached, the answers are the
+//! model's.
 
 mod model;
 

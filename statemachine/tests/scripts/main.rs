@@ -1,26 +1,28 @@
 //! Golden scripts: each file under `testscripts/` is a situation, its commands and what they do.
 //!
-//! A line is one command of the log, or one query. Log indexes start at 1 and grow by one a command.
+//! A line is one command of the log, or one query. Log indexes start at 1 and grow by one each.
 //!
 //! ```text
-//! at 1000                                    sets the leader's clock
+//! at 1000                                           sets the leader's clock
 //! at 1000 claim key=a owner=w1 token=t1 ttl=10s     the same, and then the command
 //! claim renew release reclaim revoke renew-many     leases
-//! get list history                                  and their queries
-//! push claim-items renew-item settle cancel requeue queues
+//! get list history explain                          and their queries
+//! push claim-items renew-item settle cancel requeue work queues
 //! item items queues                                 and their queries
 //! register append complete                          processes
 //! process processes events                          and their queries
 //! tick record-digest found allocate-node-id         the cluster
 //! step COMMAND ... / composite                      gathers steps; does them all or none
-//! repeat N LINE                                     with {i} for the round; {last} is the last index
+//! repeat N LINE                                     {i} is the round, {last} the last index
 //! dump [TABLE ...]                                  every row, and the digest
 //! ```
 //!
 //! Any command takes `request=ID not-before=INDEX`, `fence=KEY@TOKEN` and
 //! `claim-fence=QUEUE/ITEM@TOKEN`. After each command the digest that is kept up to date must equal
-//! the one computed from all rows. Run with `UPDATE_GOLDENFILES=1` to write what happens now into the
-//! scripts, then read the difference.
+//! the one computed from all rows. Run with `UPDATE_GOLDENFILES=1` to write what happens now into
+//! the scripts, then read the difference.
+
+#![allow(clippy::disallowed_methods, reason = "scripts are files")]
 
 mod args;
 mod dump;

@@ -1,0 +1,186 @@
+//! Every operation, a composite and a full envelope.
+
+use quorate_statemachine::process::{self, ProcessState};
+use quorate_statemachine::queue::{self, ItemId};
+use quorate_statemachine::{Action, Command, Precondition, RequestId, cluster, lease};
+
+use super::{name, owner, token};
+
+/// Every operation, then a composite and an envelope with all its parts.
+pub fn commands() -> Vec<(String, Command)> {
+    let steps = vec![
+        lease_claim().into(),
+        process_append().into(),
+        queue_settle().into(),
+    ];
+    let full = Command::from(process_append())
+        .with_request(RequestId {
+            id: *b"0123456789abcdef",
+            not_before: 77,
+        })
+        .require(Precondition::Lease {
+            key: name("lock"),
+            token: 300,
+        })
+        .require(Precondition::Claim {
+            queue: name("jobs"),
+            item_id: ItemId(70_000),
+            token: 301,
+        });
+    let mut all: Vec<(String, Command)> = actions()
+        .into_iter()
+        .map(|action| (action.name().to_owned(), action.into()))
+        .collect();
+    all.push(("composite".to_owned(), Action::Composite(steps).into()));
+    all.push(("envelope".to_owned(), full));
+    all
+}
+
+fn actions() -> Vec<Action> {
+    [
+        lease_actions(),
+        queue_actions(),
+        process_actions(),
+        cluster_actions(),
+    ]
+    .concat()
+}
+
+fn lease_actions() -> Vec<Action> {
+    let renew = lease::Renew {
+        key: name("lock"),
+        lease_token: token("t1"),
+        fencing_token: 300,
+        ttl_ms: 10_000,
+    };
+    let release = lease::Release {
+        key: name("lock"),
+        lease_token: token("t1"),
+        fencing_token: 300,
+    };
+    let observed = lease::Observed {
+        owner_id: name("w0"),
+        incarnation_id: name("boot-0"),
+        lease_token: token("t0"),
+        fencing_token: 299,
+    };
+    let revoke = lease::Revoke {
+        key: name("lock"),
+        only: Some(300),
+        by: "operator".to_owned(),
+    };
+    vec![
+        lease_claim().into(),
+        renew.clone().into(),
+        lease::RenewMany {
+            renewals: vec![renew.clone(), renew],
+        }
+        .into(),
+        release.into(),
+        lease::Reclaim {
+            observed,
+            claim: lease_claim(),
+        }
+        .into(),
+        revoke.into(),
+    ]
+}
+
+fn queue_actions() -> Vec<Action> {
+    let (queue, item_id) = (name("jobs"), ItemId(70_000));
+    let claim = queue::Claim {
+        queue: queue.clone(),
+        owner: owner(),
+        ttl_ms: 10_000,
+        max: 5,
+    };
+    let renew = queue::Renew {
+        queue: queue.clone(),
+        item_id,
+        fencing_token: 301,
+        ttl_ms: 10_000,
+    };
+    vec![
+        queue_push().into(),
+        claim.into(),
+        renew.into(),
+        queue_settle().into(),
+        queue::Cancel {
+            queue: queue.clone(),
+            item_id,
+        }
+        .into(),
+        queue::Requeue { queue, item_id }.into(),
+    ]
+}
+
+fn process_actions() -> Vec<Action> {
+    let id = name("p");
+    let register = process::Register {
+        id: id.clone(),
+        definition: b"definition".to_vec(),
+    };
+    let complete = process::Complete {
+        id,
+        state: ProcessState::Failed,
+        outcome: b"why".to_vec(),
+    };
+    vec![register.into(), process_append().into(), complete.into()]
+}
+
+fn cluster_actions() -> Vec<Action> {
+    vec![
+        cluster::Tick {}.into(),
+        cluster::RecordDigest {}.into(),
+        cluster::Found {
+            cluster_id: name("c1"),
+            node_id: 3,
+        }
+        .into(),
+        cluster::AllocateNodeId {}.into(),
+    ]
+}
+
+fn lease_claim() -> lease::Claim {
+    lease::Claim {
+        key: name("lock"),
+        owner: owner(),
+        lease_token: token("t1"),
+        ttl_ms: 10_000,
+        same_owner: lease::SameOwner::Fresh,
+        metadata: b"note".to_vec(),
+    }
+}
+
+fn queue_push() -> queue::Push {
+    queue::Push {
+        queue: name("jobs"),
+        payload: b"work".to_vec(),
+        dedupe_key: Some(name("k1")),
+        delay_ms: 5_000,
+        priority: 9,
+        max_attempts: 3,
+    }
+}
+
+fn queue_settle() -> queue::Settle {
+    let outcome = queue::Outcome::Retry {
+        delay_ms: 1_000,
+        note: "later".to_owned(),
+    };
+    queue::Settle {
+        queue: name("jobs"),
+        item_id: ItemId(70_000),
+        fencing_token: 301,
+        outcome,
+    }
+}
+
+fn process_append() -> process::Append {
+    process::Append {
+        id: name("p"),
+        event_type: name("started"),
+        key: Some(name("k1")),
+        payload: b"payload".to_vec(),
+    }
+}

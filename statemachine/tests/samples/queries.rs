@@ -1,0 +1,129 @@
+//! Every query, and an answer to it.
+
+use quorate_statemachine::process::{self, ProcessState};
+use quorate_statemachine::query::Page;
+use quorate_statemachine::queue::{self, ClaimedItem, ItemId, ItemState};
+use quorate_statemachine::{Answer, Query, lease};
+
+use super::name;
+use super::rows::{event_row, history_row, item_row, lease_row, process_row, queue_row};
+
+/// Every query.
+pub fn queries() -> Vec<(&'static str, Query)> {
+    let (prefix, limit) = ("pre".to_owned(), 50);
+    let lock = name("lock");
+    let items = queue::ListItems {
+        queue: name("jobs"),
+        state: Some(ItemState::Dead),
+        after: Some(ItemId(70_000)),
+        limit,
+    };
+    let list = lease::List {
+        prefix: prefix.clone(),
+        after: Some(lock.clone()),
+        limit,
+    };
+    let queues = queue::List {
+        prefix: prefix.clone(),
+        after: Some(name("jobs")),
+        limit,
+    };
+    let processes = process::List {
+        prefix,
+        state: Some(ProcessState::Failed),
+        after: Some(name("p")),
+        limit,
+    };
+    let item = queue::Get {
+        queue: name("jobs"),
+        item_id: ItemId(70_000),
+    };
+    let events = process::Events {
+        id: name("p"),
+        after: 7,
+        limit,
+    };
+    vec![
+        (
+            "lease.get",
+            Query::Lease(lease::Query::Get(lease::Get { key: lock.clone() })),
+        ),
+        ("lease.list", Query::Lease(lease::Query::List(list))),
+        (
+            "lease.history",
+            Query::Lease(lease::Query::History(lease::HistoryOf { key: lock })),
+        ),
+        ("queue.get", Query::Queue(queue::Query::Get(item))),
+        ("queue.list", Query::Queue(queue::Query::List(queues))),
+        (
+            "queue.list_items",
+            Query::Queue(queue::Query::ListItems(items)),
+        ),
+        (
+            "process.get",
+            Query::Process(process::Query::Get(process::Get { id: name("p") })),
+        ),
+        (
+            "process.list",
+            Query::Process(process::Query::List(processes)),
+        ),
+        (
+            "process.events",
+            Query::Process(process::Query::Events(events)),
+        ),
+    ]
+}
+
+/// An answer to every query.
+pub fn answers() -> Vec<(&'static str, Answer)> {
+    let item = ClaimedItem {
+        item: item_row(),
+        payload: b"work".to_vec(),
+    };
+    let history = lease::Answer::History {
+        history: history_row(),
+        live: Some(lease_row()),
+    };
+    vec![
+        (
+            "lease.get",
+            Answer::Lease(lease::Answer::Get(Some(lease_row()))),
+        ),
+        (
+            "lease.list",
+            Answer::Lease(lease::Answer::List(page(lease_row()))),
+        ),
+        ("lease.history", Answer::Lease(history)),
+        (
+            "queue.get",
+            Answer::Queue(queue::Answer::Get(Some(item.clone()))),
+        ),
+        (
+            "queue.list",
+            Answer::Queue(queue::Answer::List(page(queue_row()))),
+        ),
+        (
+            "queue.list_items",
+            Answer::Queue(queue::Answer::ListItems(Some(page(item)))),
+        ),
+        (
+            "process.get",
+            Answer::Process(process::Answer::Get(Some(process_row()))),
+        ),
+        (
+            "process.list",
+            Answer::Process(process::Answer::List(page(process_row()))),
+        ),
+        (
+            "process.events",
+            Answer::Process(process::Answer::Events(Some(page(event_row())))),
+        ),
+    ]
+}
+
+fn page<T>(row: T) -> Page<T> {
+    Page {
+        rows: vec![row],
+        next: Some("lock".to_owned()),
+    }
+}
