@@ -1,8 +1,8 @@
 //! Bytes that are stored or sent never change: every command, row, reply, query and answer.
 //!
 //! `frozen.txt` holds a line of hex for each. A line that differs means that nodes of two builds,
-//! or a node and its own disk, no longer understand each other. Never edit a line: a changed operation
-//! gets a new tag, a changed row a new table. Only add lines, for what is new.
+//! or a node and its own disk, no longer understand each other. Never edit a line: a changed
+//! operation gets a new tag, a changed row a new table. Only add lines, for what is new.
 
 mod samples;
 
