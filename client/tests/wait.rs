@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use quorate_client::statemachine::Name;
 use quorate_client::statemachine::process::ProcessState;
 use quorate_client::testing::{Fault, MemoryTransport};
-use quorate_client::{Client, ProcessClient};
+use quorate_client::{
+    Answered, Client, ExecuteOptions, Executed, NodeError, ProcessClient, ReadOptions, Transport,
+    WatchEvent, WatchWhat,
+};
 use tokio::time::{Instant, sleep};
 
 fn cluster() -> (MemoryTransport, Client) {
@@ -155,4 +161,70 @@ async fn following_what_does_not_exist_says_so_and_ends() {
     let error = events.next().await.expect("told").expect_err("unknown");
     assert_eq!(error.code(), "not_found");
     assert!(events.next().await.is_none());
+}
+
+/// A transport on which something happens just before each watch is registered.
+struct JustBefore(MemoryTransport);
+
+impl Transport for JustBefore {
+    fn execute(
+        &self,
+        command: Bytes,
+        options: ExecuteOptions,
+    ) -> BoxFuture<'_, Result<Executed, NodeError>> {
+        self.0.execute(command, options)
+    }
+
+    fn read(
+        &self,
+        query: Bytes,
+        options: ReadOptions,
+    ) -> BoxFuture<'_, Result<Answered, NodeError>> {
+        self.0.read(query, options)
+    }
+
+    fn watch(
+        &self,
+        what: WatchWhat,
+        from_index: u64,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, WatchEvent>, NodeError>> {
+        let client = Client::new(self.0.clone());
+        async move {
+            append(&client.process("p").expect("a name"), 1, 1).await;
+            let jobs = client.queue("jobs").expect("a name");
+            jobs.push("a").send().await.expect("pushed");
+            self.0.watch(what, from_index).await
+        }
+        .boxed()
+    }
+
+    fn seen_index(&self) -> u64 {
+        self.0.seen_index()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_just_before_the_watch_is_registered_is_not_slept_through() {
+    let client = Client::new(JustBefore(MemoryTransport::new()));
+    let process = client.process("p").expect("a name");
+    process.register("d").await.expect("registered");
+    let started = Instant::now();
+    let event = process
+        .follow(0)
+        .next()
+        .await
+        .expect("an event")
+        .expect("read");
+    assert_eq!(event.sequence, 1);
+    let jobs = client.queue("jobs").expect("a name");
+    let items = jobs
+        .claim_wait(1, Duration::from_secs(60))
+        .await
+        .expect("claimed");
+    assert_eq!(items.len(), 1);
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
 }
