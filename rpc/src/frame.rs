@@ -19,3 +19,7 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
 /// HTTP/2 flow-control window of one connection.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Longest that a request may wait at a server; also what a request without a timeout gets. In
+/// milliseconds.
+pub const TIMEOUT_MS_MAX: u32 = 60_000;

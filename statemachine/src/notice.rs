@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{self, BadBytes};
 use crate::digest::Digest;
 use crate::id::Name;
 use crate::lease::EndReason;
@@ -64,4 +65,17 @@ pub enum Notice {
         /// The digest after the entry.
         digest: Digest,
     },
+}
+
+const TAG: u16 = 0x7f04;
+
+/// Bytes of an entry's notices, for the wire.
+#[must_use]
+pub fn encode_notices(notices: &[Notice]) -> Vec<u8> {
+    codec::encode(TAG, &notices)
+}
+
+/// An entry's notices from the wire.
+pub fn decode_notices(bytes: &[u8]) -> Result<Vec<Notice>, BadBytes> {
+    codec::decode(TAG, bytes)
 }

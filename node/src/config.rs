@@ -1,0 +1,228 @@
+//! Every option of a node: its default, its reason, and the relations between them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quorate_statemachine::InvalidArgument;
+use serde::{Deserialize, Serialize};
+
+use crate::admission;
+
+/// A node's configuration, as in the TOML file of `quorate serve`. Unknown keys are errors.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who the node is.
+    pub node: NodeSection,
+    /// Where it listens, and where others reach it.
+    pub listen: ListenSection,
+    /// Timing of Raft.
+    pub raft: RaftSection,
+    /// Bounds of what is in flight.
+    pub limits: LimitsSection,
+}
+
+/// Who the node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSection {
+    /// Its name, for people; unique in the cluster.
+    pub name: String,
+    /// Where its state is. Holds one node's data, and is locked while the node runs.
+    pub data_dir: PathBuf,
+    /// Found a new cluster of this one node if the directory is empty. Without it, a node with an
+    /// empty directory waits until a member adds it.
+    pub bootstrap: bool,
+}
+
+/// Where the node listens, and where others reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenSection {
+    /// Address for clients, `host:port`; empty for none (an embedded node).
+    pub client: String,
+    /// Address for the other nodes; empty for none (a node that stays alone).
+    pub peer: String,
+    /// Where clients reach it, if that is not where it listens.
+    pub advertise_client: String,
+    /// Where other nodes reach it, if that is not where it listens.
+    pub advertise_peer: String,
+}
+
+/// Timing of Raft. All in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftSection {
+    /// How often a leader is heard when nobody writes.
+    pub heartbeat_ms: u64,
+    /// Shortest wait of a follower before it stands for election.
+    pub election_min_ms: u64,
+    /// Longest; also how long a leader that is cut off believes in itself.
+    pub election_max_ms: u64,
+    /// Entries between snapshots. A restart replays at most about so many.
+    pub snapshot_entries: u64,
+    /// Entries kept in the log behind a snapshot, for followers that were away.
+    pub keep_entries: u64,
+}
+
+/// Bounds of what is in flight at this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// Commands in flight.
+    pub commands_in_flight: usize,
+    /// Bytes of commands in flight.
+    pub bytes_in_flight: usize,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self {
+            name: "node-1".to_owned(),
+            data_dir: PathBuf::from("quorate-data"),
+            bootstrap: false,
+        }
+    }
+}
+
+impl Default for ListenSection {
+    fn default() -> Self {
+        Self {
+            client: "127.0.0.1:7400".to_owned(),
+            peer: "127.0.0.1:7401".to_owned(),
+            advertise_client: String::new(),
+            advertise_peer: String::new(),
+        }
+    }
+}
+
+impl Default for RaftSection {
+    /// A follower waits for the leader's lease (the longest election wait) and then for its own wait:
+    /// with 250 to 500 ms a new leader is there 0.75 to 1 s after the old one died. Heartbeats every
+    /// 100 ms leave room for two lost ones.
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 100,
+            election_min_ms: 250,
+            election_max_ms: 500,
+            snapshot_entries: 200_000,
+            keep_entries: 300_000,
+        }
+    }
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            commands_in_flight: admission::COMMANDS_MAX,
+            bytes_in_flight: admission::BYTES_MAX,
+        }
+    }
+}
+
+impl Config {
+    /// Checks the relations between options.
+    pub fn validate(&self) -> Result<(), InvalidArgument> {
+        quorate_statemachine::Name::parse("node.name", self.node.name.clone())?;
+        let raft = &self.raft;
+        check(
+            raft.heartbeat_ms >= 10,
+            "raft.heartbeat_ms",
+            "at least 10",
+            raft.heartbeat_ms,
+        )?;
+        check(
+            raft.election_min_ms >= 2 * raft.heartbeat_ms,
+            "raft.election_min_ms",
+            "at least twice raft.heartbeat_ms",
+            raft.election_min_ms,
+        )?;
+        check(
+            raft.election_max_ms > raft.election_min_ms,
+            "raft.election_max_ms",
+            "more than raft.election_min_ms",
+            raft.election_max_ms,
+        )?;
+        check(
+            raft.snapshot_entries >= 1,
+            "raft.snapshot_entries",
+            "at least 1",
+            raft.snapshot_entries,
+        )?;
+        check(
+            self.limits.commands_in_flight >= 1,
+            "limits.commands_in_flight",
+            "at least 1",
+            self.limits.commands_in_flight,
+        )?;
+        let bytes_min = quorate_statemachine::limits::COMMAND_BYTES_MAX;
+        check(
+            self.limits.bytes_in_flight >= bytes_min,
+            "limits.bytes_in_flight",
+            &format!("at least {bytes_min}, one command"),
+            self.limits.bytes_in_flight,
+        )
+    }
+
+    /// openraft's configuration.
+    pub(crate) fn raft_config(&self, cluster_id: &str) -> openraft::Config {
+        let raft = &self.raft;
+        openraft::Config {
+            cluster_name: cluster_id.to_owned(),
+            heartbeat_interval: raft.heartbeat_ms,
+            election_timeout_min: raft.election_min_ms,
+            election_timeout_max: raft.election_max_ms,
+            // A node that was cut off and comes back must not disturb a working leader.
+            enable_pre_vote: Some(true),
+            // A leader that a one-way partition has cut off falls silent so that others can vote
+            // (the Jepsen partial-network case); twice the lower bound that openraft sets.
+            quorum_loss_probe_interval: Some(4 * raft.election_max_ms),
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(raft.snapshot_entries),
+            max_in_snapshot_log_to_keep: raft.keep_entries,
+            // A snapshot is sent only when the log behind it is gone.
+            replication_lag_threshold: raft.snapshot_entries + raft.keep_entries,
+            purge_batch_size: (raft.keep_entries / 4).max(1),
+            max_payload_entries: 1_024,
+            // Snapshots are streamed in chunks by our own network; this bounds the whole transfer.
+            install_snapshot_timeout: ms(Duration::from_secs(600)),
+            ..openraft::Config::default()
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn check(
+    holds: bool,
+    field: &str,
+    limit: &str,
+    actual: impl std::fmt::Display,
+) -> Result<(), InvalidArgument> {
+    if holds {
+        return Ok(());
+    }
+    Err(InvalidArgument::new(field, "is out of range", limit, actual.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_openraft_takes_them() {
+        let config = Config::default();
+        assert_eq!(config.validate(), Ok(()));
+        assert!(config.raft_config("c").validate().is_ok());
+    }
+
+    #[test]
+    fn an_election_faster_than_the_heartbeat_is_refused_with_both_values() {
+        let mut config = Config::default();
+        config.raft.election_min_ms = 150;
+        let error = config.validate().expect_err("less than two heartbeats");
+        assert_eq!(error.field, "raft.election_min_ms");
+        assert_eq!(error.actual, "150");
+    }
+}

@@ -1,0 +1,164 @@
+//! A node that belongs to a cluster: Raft, its stores, and the ways in.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use openraft::async_runtime::WatchReceiver;
+use quorate_client::{Executed, WatchEvent, WatchWhat};
+use quorate_rpc::{NodeError, v1};
+use quorate_statemachine::{Name, cluster};
+use tokio::sync::mpsc;
+
+use crate::clock::ClusterClock;
+use crate::membership::leader_of;
+use crate::network::Peers;
+use crate::notices::Hub;
+use crate::propose::{Proposer, Submission, no_leader};
+use crate::raft::{Member, Raft};
+use crate::read::{ReadContext, Reader};
+use crate::storage::{Identity, StateReader};
+
+/// The parts of a running member.
+pub struct Core {
+    pub(crate) identity: Identity,
+    pub(crate) member: Member,
+    pub(crate) raft: Raft,
+    pub(crate) state: StateReader,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) clock: Arc<ClusterClock>,
+    pub(crate) proposer: Proposer,
+    pub(crate) reader: Reader,
+    pub(crate) reads: ReadContext,
+    pub(crate) snapshots: std::path::PathBuf,
+    pub(crate) started: Instant,
+}
+
+impl Core {
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The Raft of this node.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The way of local commands.
+    pub fn proposer(&self) -> &Proposer {
+        &self.proposer
+    }
+
+    /// The way of reads.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Whether this node leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.raft.metrics().borrow_watched().state.is_leader()
+    }
+
+    /// Executes a command here if this node leads, else passes it on to the leader.
+    pub fn submit(&self, submission: Submission) {
+        if self.leads() {
+            return self.proposer.submit(submission);
+        }
+        match leader_of(&self.raft) {
+            Some((id, _)) if id == self.identity.node_id => self.proposer.submit(submission),
+            Some((id, leader)) => self.forward(id, leader, submission),
+            None => submission.responder.send(Err(no_leader())),
+        }
+    }
+
+    fn forward(&self, id: u64, leader: Member, submission: Submission) {
+        let Submission {
+            command,
+            deadline,
+            allow_zero_ttl,
+            responder,
+        } = submission;
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let request = v1::ExecuteRequest {
+            id: 0,
+            command,
+            timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
+            allow_zero_ttl,
+        };
+        let peers = Arc::clone(&self.peers);
+        tokio::spawn(async move {
+            let reply = peers.forward(id, &leader, request).await;
+            responder.send(reply.and_then(forwarded));
+        });
+    }
+
+    /// Executes one typed operation of the node's own and waits for the answer.
+    pub async fn execute<O: quorate_statemachine::Operation>(
+        &self,
+        operation: O,
+        deadline: tokio::time::Instant,
+    ) -> Result<O::Reply, NodeError> {
+        let command = quorate_statemachine::Command::from(operation).encode();
+        let executed = self.proposer.execute(command.into(), deadline, false).await?;
+        let response = executed.reply.0.map_err(|refusal| NodeError::Unsafe {
+            message: refusal.to_string(),
+        })?;
+        O::reply(response).ok_or_else(|| NodeError::OutcomeUnknown {
+            message: "the answer is of another kind than the command".to_owned(),
+        })
+    }
+
+    /// Names the cluster: the first command of a new one.
+    pub async fn found(&self, deadline: tokio::time::Instant) -> Result<(), NodeError> {
+        let cluster_id = Name::parse("cluster_id", self.identity.cluster_id.clone())?;
+        let node_id = self.identity.node_id;
+        self.execute(cluster::Found { cluster_id, node_id }, deadline).await
+    }
+
+    /// Watches what entries do.
+    pub fn watch(&self, what: WatchWhat, from_index: u64) -> mpsc::Receiver<WatchEvent> {
+        self.hub.watch(what, from_index)
+    }
+
+    /// Answers another node's question for its reads' index.
+    pub async fn read_index(&self, request: &v1::ReadIndexRequest) -> v1::ReadIndexReply {
+        self.reads.read_index(request).await
+    }
+
+    /// What a stream's first message says.
+    pub fn hello(&self) -> v1::Hello {
+        let leader = leader_of(&self.raft);
+        let (leader_id, leader_client_addr) =
+            leader.map_or((0, String::new()), |(id, member)| (id, member.client_addr));
+        v1::Hello {
+            cluster_id: self.identity.cluster_id.clone(),
+            node_id: self.identity.node_id,
+            term: self.raft.metrics().borrow_watched().current_term,
+            applied_index: *self.hub.applied().borrow(),
+            leader_id,
+            leader_client_addr,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+fn forwarded(reply: v1::ExecuteReply) -> Result<Executed, NodeError> {
+    use v1::execute_reply::Result;
+    match reply.result {
+        Some(Result::Reply(bytes)) => {
+            let decoded = quorate_statemachine::Reply::decode(&bytes);
+            let reply_body = decoded.map_err(|error| NodeError::OutcomeUnknown {
+                message: format!("the leader's answer cannot be read: {error}"),
+            })?;
+            Ok(Executed {
+                index: reply.index,
+                reply: reply_body,
+            })
+        }
+        Some(Result::Error(error)) => Err(error.into()),
+        None => Err(NodeError::OutcomeUnknown {
+            message: "the leader's answer is empty".to_owned(),
+        }),
+    }
+}

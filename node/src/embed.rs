@@ -1,0 +1,94 @@
+//! A node as the transport of a client in the same process: no sockets, no copies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use quorate_client::{
+    Answered, ExecuteOptions, Executed, ReadOptions, Transport, WatchEvent, WatchWhat,
+};
+use quorate_rpc::NodeError;
+use quorate_statemachine::Query;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::node::Shared;
+use crate::propose::{Submission, too_late};
+use crate::respond::Responder;
+
+/// Carries a client's commands and queries to a node in this process, which passes on to the leader
+/// what it cannot do itself.
+#[derive(Clone)]
+pub struct Embedded {
+    shared: Arc<Shared>,
+}
+
+impl Embedded {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn execute_here(
+        &self,
+        command: Bytes,
+        options: ExecuteOptions,
+    ) -> Result<Executed, NodeError> {
+        let (tx, rx) = oneshot::channel();
+        self.shared.core()?.submit(Submission {
+            command,
+            deadline: options.deadline,
+            allow_zero_ttl: options.allow_zero_ttl,
+            responder: Responder::Call(tx),
+        });
+        match tokio::time::timeout_at(options.deadline, rx).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(NodeError::OutcomeUnknown {
+                message: "the node stopped before there was an answer".to_owned(),
+            }),
+            Err(_) => Err(too_late()),
+        }
+    }
+
+    async fn read_here(&self, query: Bytes, options: ReadOptions) -> Result<Answered, NodeError> {
+        let query = Query::decode(&query)?;
+        let core = self.shared.core()?;
+        core.reader()
+            .read(query, options.consistency, options.min_index, options.deadline)
+            .await
+    }
+}
+
+impl Transport for Embedded {
+    fn execute(
+        &self,
+        command: Bytes,
+        options: ExecuteOptions,
+    ) -> BoxFuture<'_, Result<Executed, NodeError>> {
+        self.execute_here(command, options).boxed()
+    }
+
+    fn read(
+        &self,
+        query: Bytes,
+        options: ReadOptions,
+    ) -> BoxFuture<'_, Result<Answered, NodeError>> {
+        self.read_here(query, options).boxed()
+    }
+
+    fn watch(
+        &self,
+        what: WatchWhat,
+        from_index: u64,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, WatchEvent>, NodeError>> {
+        let events = self.shared.core().map(|core| {
+            ReceiverStream::new(core.watch(what, from_index)).boxed()
+        });
+        std::future::ready(events).boxed()
+    }
+
+    fn seen_index(&self) -> u64 {
+        self.shared.core().map_or(0, |core| *core.hub.applied().borrow())
+    }
+}

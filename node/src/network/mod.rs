@@ -1,0 +1,12 @@
+//! Raft over gRPC: what goes between the nodes of one cluster.
+//!
+//! [`peer`] is the calling side, one connection a peer; [`server`] the answering side; [`wire`] the
+//! conversion of Raft's messages, entries in the very bytes of the log.
+
+mod peer;
+mod server;
+mod snapshot;
+mod wire;
+
+pub use peer::Peers;
+pub use server::PeerService;

@@ -1,0 +1,393 @@
+//! The calling side: one connection to each peer, and Raft's network on top of it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{RaftNetworkFactory, RaftNetworkV2};
+use quorate_rpc::frame::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+use quorate_rpc::identity::Parties;
+use quorate_rpc::v1::peer_client::PeerClient;
+use quorate_rpc::{NodeError, v1};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::wire;
+use crate::raft::{Member, Snapshot, TypeConfig, Vote};
+use crate::storage::SnapshotData;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A follower that leaves an append unanswered for so long is taken for dead: its stream is closed
+/// and opened again.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a call of a client's behalf, or an administrative one, may take between nodes.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections to the other nodes, by address, made when they are first needed.
+pub struct Peers {
+    cluster_id: String,
+    node_id: u64,
+    channels: Mutex<HashMap<(String, Use), Channel>>,
+}
+
+/// What a connection is for: a snapshot must not stand in the way of appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Use {
+    Raft,
+    Snapshot,
+}
+
+impl Peers {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(cluster_id: String, node_id: u64) -> Arc<Self> {
+        Arc::new(Self {
+            cluster_id,
+            node_id,
+            channels: Mutex::default(),
+        })
+    }
+
+    /// Who this node is, in a call to node `to`.
+    pub(super) fn parties(&self, to: u64) -> Parties {
+        Parties {
+            cluster_id: self.cluster_id.clone(),
+            from: self.node_id,
+            to,
+        }
+    }
+
+    fn client(&self, addr: &str, purpose: Use) -> Result<PeerClient<Channel>, NodeError> {
+        let mut channels = self.channels.lock().expect("no code panics while it holds this");
+        let key = (addr.to_owned(), purpose);
+        let channel = match channels.get(&key) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = endpoint(addr)?.connect_lazy();
+                channels.insert(key, channel.clone());
+                channel
+            }
+        };
+        Ok(PeerClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    fn request<T>(&self, to: u64, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        self.parties(to).write(request.metadata_mut());
+        request
+    }
+
+    /// Asks the leader for the index that a read must see.
+    pub async fn read_index(
+        &self,
+        id: u64,
+        leader: &Member,
+        request: v1::ReadIndexRequest,
+    ) -> Result<v1::ReadIndexReply, NodeError> {
+        let mut client = self.client(&leader.peer_addr, Use::Raft)?;
+        let call = client.read_index(self.request(id, request));
+        unary(&leader.peer_addr, false, call).await
+    }
+
+    /// Passes a command on to the leader.
+    pub async fn forward(
+        &self,
+        id: u64,
+        leader: &Member,
+        request: v1::ExecuteRequest,
+    ) -> Result<v1::ExecuteReply, NodeError> {
+        let mut client = self.client(&leader.peer_addr, Use::Raft)?;
+        let call = client.forward(self.request(id, request));
+        unary(&leader.peer_addr, true, call).await
+    }
+
+    /// Passes an administrative request on to the leader.
+    pub async fn administer(
+        &self,
+        id: u64,
+        leader: &Member,
+        request: v1::AdministerRequest,
+    ) -> Result<v1::AdministerReply, NodeError> {
+        let mut client = self.client(&leader.peer_addr, Use::Raft)?;
+        let call = client.administer(self.request(id, request));
+        unary(&leader.peer_addr, true, call).await
+    }
+
+    /// Gives a blank node its id; answers the id that it has.
+    pub async fn invite(&self, addr: &str, invite: v1::InviteRequest) -> Result<u64, NodeError> {
+        let mut client = self.client(addr, Use::Raft)?;
+        let call = client.invite(Request::new(invite));
+        let reply = unary(addr, true, call).await?;
+        reply.error.map_or(Ok(reply.node_id), |error| Err(error.into()))
+    }
+}
+
+fn endpoint(addr: &str) -> Result<Endpoint, NodeError> {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+        .map_err(|error| wire::bad("peer_addr", &error.to_string(), addr))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(4))
+        .keep_alive_while_idle(true))
+}
+
+/// One call and its answer. A transport error of a call that changes nothing did not happen.
+async fn unary<T>(
+    addr: &str,
+    changes: bool,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, NodeError> {
+    let result = tokio::time::timeout(CALL_TIMEOUT, call).await;
+    match result {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => match NodeError::from(status) {
+            NodeError::OutcomeUnknown { message } if !changes => Err(NodeError::Unavailable {
+                message: format!("node at {addr}: {message}"),
+                retry_after_ms: 50,
+                leader: None,
+            }),
+            error => Err(error),
+        },
+        Err(_) => Err(NodeError::DeadlineExceeded {
+            message: format!("node at {addr} has not answered in {} s", CALL_TIMEOUT.as_secs()),
+        }),
+    }
+}
+
+/// Makes the network to one peer.
+impl RaftNetworkFactory<TypeConfig> for Arc<Peers> {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> PeerNetwork {
+        PeerNetwork {
+            peers: Arc::clone(self),
+            target,
+            addr: node.peer_addr.clone(),
+        }
+    }
+}
+
+/// Raft's way to one peer.
+pub struct PeerNetwork {
+    peers: Arc<Peers>,
+    target: u64,
+    addr: String,
+}
+
+impl PeerNetwork {
+    fn client(&self, purpose: Use) -> Result<PeerClient<Channel>, Unreachable<TypeConfig>> {
+        self.peers.client(&self.addr, purpose).map_err(|error| Unreachable::new(&error))
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        self.peers.request(self.target, message)
+    }
+
+    /// A peer that refuses connections is backed off from; other errors are tried again at once.
+    fn failed(&self, status: Status) -> RPCError<TypeConfig> {
+        if status.code() == tonic::Code::Unavailable {
+            return Unreachable::new(&status).into();
+        }
+        NetworkError::new(&status).into()
+    }
+
+    fn timed_out(&self, action: RPCTypes, timeout: Duration) -> Timeout<TypeConfig> {
+        Timeout {
+            action,
+            id: self.peers.node_id,
+            target: self.target,
+            timeout,
+        }
+    }
+
+    async fn call_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        pre_vote: bool,
+        ttl: Duration,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut client = self.client(Use::Raft)?;
+        let call = client.vote(self.request(wire::vote_request_out(request, pre_vote)));
+        let reply = tokio::time::timeout(ttl, call)
+            .await
+            .map_err(|_| self.timed_out(RPCTypes::Vote, ttl))?
+            .map_err(|status| self.failed(status))?;
+        wire::vote_reply_in(reply.into_inner()).map_err(|error| NetworkError::new(&error).into())
+    }
+
+    /// Opens an append stream; its answers come in the order of the requests.
+    async fn open_append<S>(
+        &self,
+        input: S,
+    ) -> Result<
+        BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+        RPCError<TypeConfig>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let sent = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&sent);
+        let requests = input.map(move |request| {
+            counted.fetch_add(1, Ordering::Release);
+            wire::append_out(request)
+        });
+        let mut client = self.client(Use::Raft)?;
+        let call = client.append(self.request(requests));
+        let replies = tokio::time::timeout(APPEND_TIMEOUT, call)
+            .await
+            .map_err(|_| self.timed_out(RPCTypes::AppendEntries, APPEND_TIMEOUT))?
+            .map_err(|status| self.failed(status))?
+            .into_inner();
+        let answered = Answers {
+            replies,
+            sent,
+            received: 0,
+            timeout: self.timed_out(RPCTypes::AppendEntries, APPEND_TIMEOUT),
+        };
+        Ok(futures::stream::unfold(Some(answered), Answers::next).boxed())
+    }
+}
+
+/// The answers of an append stream, with a watch for a peer that has gone silent.
+struct Answers {
+    replies: tonic::Streaming<v1::AppendReply>,
+    sent: Arc<AtomicU64>,
+    received: u64,
+    timeout: Timeout<TypeConfig>,
+}
+
+type AppendItem = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+impl Answers {
+    /// The next answer; after an error or a refusal the stream is over.
+    async fn next(state: Option<Self>) -> Option<(AppendItem, Option<Self>)> {
+        let mut this = state?;
+        let item = loop {
+            let before = this.sent.load(Ordering::Acquire);
+            match tokio::time::timeout(this.timeout.timeout, this.replies.message()).await {
+                Ok(Ok(Some(reply))) => {
+                    break wire::append_reply_in(reply)
+                        .map_err(|error| RPCError::from(NetworkError::new(&error)));
+                }
+                Ok(Ok(None)) => return None,
+                Ok(Err(status)) => break Err(NetworkError::new(&status).into()),
+                // Nothing outstanding for the whole time: the stream is idle, not stuck.
+                Err(_) if this.received >= before => {}
+                Err(_) => break Err(this.timeout.clone().into()),
+            }
+        };
+        this.received += 1;
+        let next = matches!(item, Ok(Ok(_))).then_some(this);
+        Some((item, next))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let once = futures::stream::iter([rpc]);
+        let mut answers = self.open_append(once).await?;
+        match answers.next().await {
+            Some(answer) => answer.map(AppendEntriesResponse::from),
+            None => Err(NetworkError::from_string("the peer closed the stream").into()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendItem>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        async move { self.open_append(input).await.map(|answers| answers as BoxStream<'s, _>) }
+            .boxed()
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call_vote(rpc, false, option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call_vote(rpc, true, option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut client = self.client(Use::Snapshot)?;
+        let request = |messages| self.request(messages);
+        let send = super::snapshot::send(&mut client, request, vote, snapshot);
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = send => {
+                let vote = sent.map_err(|error| NetworkError::new(&error))?;
+                Ok(SnapshotResponse::new(vote))
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = v1::TransferLeaderRequest {
+            from: Some(wire::vote_out(rpc.from_leader())),
+            to: *rpc.to_node_id(),
+            last_log_id: wire::log_id_out(rpc.last_log_id().copied()),
+        };
+        let ttl = option.hard_ttl();
+        let mut client = self.client(Use::Raft)?;
+        let call = client.transfer_leader(self.request(request));
+        let reply = tokio::time::timeout(ttl, call)
+            .await
+            .map_err(|_| self.timed_out(RPCTypes::TransferLeader, ttl))?
+            .map_err(|status| self.failed(status))?;
+        if reply.into_inner().accepted {
+            return Ok(Ok(()));
+        }
+        Err(NetworkError::from_string("the peer did not accept the leadership").into())
+    }
+}

@@ -1,0 +1,285 @@
+//! Hands the notices of applied entries to those who watch.
+//!
+//! A watch registers first and says at which index; whoever reads the state at or after that index
+//! and then follows the notices misses nothing. Buffers are bounded: a watcher that does not keep up
+//! is told from where to go on ([`WatchEvent::Lagged`]) and dropped.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use quorate_client::{WatchEvent, WatchWhat};
+use quorate_statemachine::notice::Notice;
+use tokio::sync::{mpsc, watch};
+
+use crate::storage::StateChange;
+
+/// Deliveries a watcher may be behind.
+pub const WATCH_BUFFER: usize = 4_096;
+
+/// Entries with notices that are kept for watches that resume.
+pub const REPLAY_ENTRIES: usize = 16_384;
+
+struct Watcher {
+    what: WatchWhat,
+    tx: mpsc::Sender<WatchEvent>,
+}
+
+#[derive(Default)]
+struct Inner {
+    next_id: u64,
+    watchers: HashMap<u64, Watcher>,
+    replay: VecDeque<(u64, Arc<Vec<Notice>>)>,
+    /// Notices of entries at or below this index may be gone from `replay`.
+    forgotten: u64,
+    applied: u64,
+}
+
+/// The watchers of one node.
+pub struct Hub {
+    inner: Mutex<Inner>,
+    applied: watch::Sender<u64>,
+}
+
+impl Hub {
+    /// A hub of a node that has applied entries up to `applied`.
+    pub fn new(applied: u64) -> Self {
+        let inner = Inner {
+            applied,
+            forgotten: applied,
+            ..Inner::default()
+        };
+        Self {
+            inner: Mutex::new(inner),
+            applied: watch::Sender::new(applied),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no code panics while it holds the hub")
+    }
+
+    /// Follows the applied index.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Takes in what happened to the state.
+    pub fn observe(&self, change: StateChange) {
+        match change {
+            StateChange::Applied { index, notices } => {
+                let entries = notices.into_iter().map(|entry| (entry.index, entry.notices));
+                self.publish(index, entries.collect());
+            }
+            StateChange::Replaced { index } => self.jump(index),
+        }
+    }
+
+    /// Publishes what a chunk of entries did; `applied` is the chunk's last index.
+    fn publish(&self, applied: u64, entries: Vec<(u64, Vec<Notice>)>) {
+        let mut inner = self.lock();
+        for (index, notices) in entries {
+            if notices.is_empty() {
+                continue;
+            }
+            inner.deliver(index, &notices);
+            inner.remember(index, notices);
+        }
+        inner.applied = inner.applied.max(applied);
+        drop(inner);
+        self.applied.send_if_modified(|seen| {
+            let newer = applied > *seen;
+            *seen = applied.max(*seen);
+            newer
+        });
+    }
+
+    /// The state was replaced by a snapshot: notices in between were never made here.
+    fn jump(&self, applied: u64) {
+        let mut inner = self.lock();
+        for (_, watcher) in inner.watchers.drain() {
+            let _ = watcher.tx.try_send(WatchEvent::Lagged { resume_from: 0 });
+        }
+        inner.replay.clear();
+        inner.forgotten = applied;
+        drop(inner);
+        self.publish(applied, Vec::new());
+    }
+
+    /// Registers a watch, replaying from `from_index` on if that is not 0 and still there. The first
+    /// event is `Registered`; the last is `Lagged`, unless the node stops before.
+    pub fn watch(&self, what: WatchWhat, from_index: u64) -> mpsc::Receiver<WatchEvent> {
+        let (tx, rx) = mpsc::channel(WATCH_BUFFER);
+        let mut inner = self.lock();
+        let index = if from_index == 0 { inner.applied } else { from_index - 1 };
+        let _ = tx.try_send(WatchEvent::Registered { index });
+        if from_index != 0 && !inner.replay_to(&what, index, &tx) {
+            let _ = tx.try_send(WatchEvent::Lagged { resume_from: 0 });
+            return rx;
+        }
+        inner.next_id += 1;
+        let id = inner.next_id;
+        inner.watchers.retain(|_, watcher| !watcher.tx.is_closed());
+        inner.watchers.insert(id, Watcher { what, tx });
+        rx
+    }
+
+    /// Watches that are open now.
+    pub fn watchers(&self) -> usize {
+        self.lock().watchers.len()
+    }
+}
+
+impl Inner {
+    fn deliver(&mut self, index: u64, notices: &[Notice]) {
+        let mut gone = Vec::new();
+        for (id, watcher) in &self.watchers {
+            let wanted = of_what(&watcher.what, notices);
+            if wanted.is_empty() {
+                continue;
+            }
+            // One place stays free for the word that it lags.
+            if watcher.tx.capacity() <= 1 {
+                let _ = watcher.tx.try_send(WatchEvent::Lagged { resume_from: index });
+                gone.push(*id);
+                continue;
+            }
+            let delivery = WatchEvent::Notices {
+                index,
+                notices: wanted,
+            };
+            if watcher.tx.try_send(delivery).is_err() {
+                gone.push(*id);
+            }
+        }
+        for id in gone {
+            self.watchers.remove(&id);
+        }
+    }
+
+    fn remember(&mut self, index: u64, notices: Vec<Notice>) {
+        if self.replay.len() == REPLAY_ENTRIES
+            && let Some((oldest, _)) = self.replay.pop_front()
+        {
+            self.forgotten = oldest;
+        }
+        self.replay.push_back((index, Arc::new(notices)));
+    }
+
+    /// Delivers what is kept of entries above `after`; false when something in between is gone.
+    fn replay_to(&self, what: &WatchWhat, after: u64, tx: &mpsc::Sender<WatchEvent>) -> bool {
+        if after < self.forgotten {
+            return false;
+        }
+        for (index, notices) in &self.replay {
+            if *index <= after {
+                continue;
+            }
+            let notices = of_what(what, notices);
+            let index = *index;
+            if !notices.is_empty() && tx.try_send(WatchEvent::Notices { index, notices }).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn of_what(what: &WatchWhat, notices: &[Notice]) -> Vec<Notice> {
+    notices.iter().filter(|notice| concerns(what, notice)).cloned().collect()
+}
+
+fn concerns(what: &WatchWhat, notice: &Notice) -> bool {
+    match (what, notice) {
+        (
+            WatchWhat::LeasePrefix(prefix),
+            Notice::LeaseGranted { key, .. } | Notice::LeaseEnded { key, .. },
+        ) => key.as_str().starts_with(prefix.as_str()),
+        (
+            WatchWhat::Queue(name),
+            Notice::QueueReady { queue } | Notice::ItemSettled { queue, .. },
+        ) => queue == name,
+        (
+            WatchWhat::Process(id),
+            Notice::EventAppended { process_id, .. } | Notice::ProcessChanged { process_id, .. },
+        ) => process_id == id,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_statemachine::Name;
+
+    fn ready(queue: &str) -> Vec<Notice> {
+        vec![Notice::QueueReady {
+            queue: Name::parse("queue", queue).expect("valid"),
+        }]
+    }
+
+    fn queue(name: &str) -> WatchWhat {
+        WatchWhat::Queue(Name::parse("queue", name).expect("valid"))
+    }
+
+    fn received(rx: &mut mpsc::Receiver<WatchEvent>) -> Vec<WatchEvent> {
+        std::iter::from_fn(|| rx.try_recv().ok()).collect()
+    }
+
+    fn notices(index: u64) -> WatchEvent {
+        WatchEvent::Notices {
+            index,
+            notices: ready("q"),
+        }
+    }
+
+    #[test]
+    fn a_watch_gets_its_own_topic_from_its_registration_on() {
+        let hub = Hub::new(4);
+        hub.publish(5, vec![(5, ready("q"))]);
+        let mut watch = hub.watch(queue("q"), 0);
+        hub.publish(7, vec![(6, ready("other")), (7, ready("q"))]);
+        let expected = [WatchEvent::Registered { index: 5 }, notices(7)];
+        assert_eq!(received(&mut watch), expected);
+    }
+
+    #[test]
+    fn a_watch_resumes_from_an_index_that_is_kept() {
+        let hub = Hub::new(0);
+        hub.publish(3, vec![(1, ready("q")), (2, ready("q")), (3, ready("q"))]);
+        let mut watch = hub.watch(queue("q"), 2);
+        let expected = [WatchEvent::Registered { index: 1 }, notices(2), notices(3)];
+        assert_eq!(received(&mut watch), expected);
+    }
+
+    #[test]
+    fn a_watch_from_before_the_kept_entries_is_told_so() {
+        let hub = Hub::new(10);
+        let mut watch = hub.watch(queue("q"), 3);
+        let lagged = WatchEvent::Lagged { resume_from: 0 };
+        assert_eq!(received(&mut watch), [WatchEvent::Registered { index: 2 }, lagged]);
+    }
+
+    #[test]
+    fn a_slow_watcher_is_told_where_to_go_on_and_dropped() {
+        let hub = Hub::new(0);
+        let mut watch = hub.watch(queue("q"), 0);
+        for index in 1..=(WATCH_BUFFER as u64 + 5) {
+            hub.publish(index, vec![(index, ready("q"))]);
+        }
+        assert_eq!(hub.watchers(), 0);
+        let all = received(&mut watch);
+        assert_eq!(all.len(), WATCH_BUFFER);
+        let resume_from = WATCH_BUFFER as u64 - 1;
+        assert_eq!(all.last(), Some(&WatchEvent::Lagged { resume_from }));
+    }
+
+    #[test]
+    fn a_snapshot_ends_all_watches() {
+        let hub = Hub::new(0);
+        let mut watch = hub.watch(WatchWhat::LeasePrefix(String::new()), 0);
+        hub.jump(100);
+        let lagged = WatchEvent::Lagged { resume_from: 0 };
+        assert_eq!(received(&mut watch), [WatchEvent::Registered { index: 0 }, lagged]);
+        assert_eq!(*hub.applied().borrow(), 100);
+    }
+}

@@ -1,0 +1,365 @@
+//! The way of a write through this node: admit, check, stamp, propose, answer.
+//!
+//! Callers hand encoded commands to [`Proposer::submit`] together with a place for the answer. One
+//! task takes all that wait, stamps them with cluster time, gathers renewals into one entry, and
+//! proposes them in one step; the answers come back in the order of the log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
+use quorate_client::Executed;
+use quorate_rpc::{LeaderHint, NodeError};
+use quorate_statemachine::limits::{COMMAND_BYTES_MAX, RENEWALS_PER_ENTRY_MAX};
+use quorate_statemachine::{
+    Action, Command, InvalidArgument, Refusal, Reply, Response, Timestamp, lease, queue,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::admission::{Admission, Permit};
+use crate::clock::ClusterClock;
+use crate::raft::{Outcome, Proposal, Raft, TypeConfig};
+use crate::respond::{self, Responder};
+use crate::storage::StateReader;
+
+/// Commands proposed in one step at most.
+const BATCH_COMMANDS: usize = 1_024;
+
+/// Bytes proposed in one step at most; the command that exceeds it is the last of its batch.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What a caller is told to wait before it tries again while there is no leader.
+const RETRY_AFTER_MS: u64 = 50;
+
+/// A command on its way.
+pub struct Submission {
+    /// Encoded.
+    pub command: Bytes,
+    /// After it nobody waits any more; a command that is still here then is not proposed.
+    pub deadline: Instant,
+    /// A time to live of 0 is allowed in this command.
+    pub allow_zero_ttl: bool,
+    /// Where the answer goes.
+    pub responder: Responder<Executed>,
+}
+
+/// A checked command that waits to be proposed.
+struct Pending {
+    command: Bytes,
+    /// Set when it can be gathered with other renewals.
+    renewal: Option<lease::Renew>,
+    deadline: Instant,
+    responder: Responder<Executed>,
+    permit: Permit,
+}
+
+/// Takes commands of this node's callers to Raft.
+#[derive(Clone)]
+pub struct Proposer {
+    tx: mpsc::UnboundedSender<Pending>,
+    admission: Arc<Admission>,
+}
+
+/// What the proposing task works with.
+struct Worker {
+    raft: Raft,
+    clock: Arc<ClusterClock>,
+    state: StateReader,
+}
+
+/// Who gets which part of an entry's answer.
+enum Waiting {
+    One(Responder<Executed>, Permit),
+    Renewals(Vec<(Responder<Executed>, Permit)>),
+}
+
+impl Proposer {
+    /// Starts the proposing task; it ends when the last `Proposer` is gone.
+    pub fn start(
+        raft: Raft,
+        clock: Arc<ClusterClock>,
+        state: StateReader,
+        admission: Arc<Admission>,
+    ) -> Self {
+        // Bounded by the admission: every message holds a permit.
+        let (tx, rx) = mpsc::unbounded_channel();
+        tokio::spawn(Worker { raft, clock, state }.run(rx));
+        Self { tx, admission }
+    }
+
+    /// Checks a command and queues it. Every way out answers through the responder.
+    pub fn submit(&self, submission: Submission) {
+        let Submission {
+            command,
+            deadline,
+            allow_zero_ttl,
+            responder,
+        } = submission;
+        let renewal = match check(&command, allow_zero_ttl) {
+            Ok(renewal) => renewal,
+            Err(invalid) => {
+                let reply = Reply(Err(Refusal::Invalid(invalid)));
+                return responder.send(Ok(Executed { index: 0, reply }));
+            }
+        };
+        let permit = match self.admission.admit(command.len()) {
+            Ok(permit) => permit,
+            Err(error) => return responder.send(Err(error)),
+        };
+        let pending = Pending {
+            command,
+            renewal,
+            deadline,
+            responder,
+            permit,
+        };
+        if let Err(mpsc::error::SendError(pending)) = self.tx.send(pending) {
+            pending.responder.send(Err(stopped()));
+        }
+    }
+
+    /// Executes one command and waits for its answer.
+    pub async fn execute(&self, command: Bytes, deadline: Instant, allow_zero_ttl: bool) -> respond::Outcome<Executed> {
+        let (tx, rx) = oneshot::channel();
+        self.submit(Submission {
+            command,
+            deadline,
+            allow_zero_ttl,
+            responder: Responder::Call(tx),
+        });
+        match tokio::time::timeout_at(deadline, rx).await {
+            Ok(Ok(executing)) => executing,
+            Ok(Err(_)) => Err(NodeError::OutcomeUnknown {
+                message: "the node stopped before there was an answer".to_owned(),
+            }),
+            Err(_) => Err(too_late()),
+        }
+    }
+
+    /// Commands in flight now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.admission.in_flight()
+    }
+}
+
+/// Reads and checks a command as [`quorate_statemachine::apply`] will, so that what it would refuse
+/// to read never reaches the log.
+fn check(command: &[u8], allow_zero_ttl: bool) -> Result<Option<lease::Renew>, InvalidArgument> {
+    let command = Command::decode(command)?;
+    if !allow_zero_ttl {
+        refuse_zero_ttl(&command.action)?;
+    }
+    let plain = command.request.is_none() && command.preconditions.is_empty();
+    match command.action {
+        Action::Lease(lease::Command::Renew(renew)) if plain => Ok(Some(renew)),
+        _ => Ok(None),
+    }
+}
+
+/// A grant that is over at once is asked for by no one but adapters that say so.
+fn refuse_zero_ttl(action: &Action) -> Result<(), InvalidArgument> {
+    let ttl_ms = match action {
+        Action::Lease(lease::Command::Claim(claim)) => claim.ttl_ms,
+        Action::Lease(lease::Command::Renew(renew)) => renew.ttl_ms,
+        Action::Lease(lease::Command::Reclaim(reclaim)) => reclaim.claim.ttl_ms,
+        Action::Queue(queue::Command::Claim(claim)) => claim.ttl_ms,
+        Action::Queue(queue::Command::Renew(renew)) => renew.ttl_ms,
+        Action::Composite(steps) => return steps.iter().try_for_each(refuse_zero_ttl),
+        _ => return Ok(()),
+    };
+    InvalidArgument::check_count("ttl_ms", ttl_ms, 1, quorate_statemachine::limits::TTL_MS_MAX)
+}
+
+impl Worker {
+    async fn run(self, mut rx: mpsc::UnboundedReceiver<Pending>) {
+        let mut batch = Vec::with_capacity(BATCH_COMMANDS);
+        while let Some(first) = rx.recv().await {
+            let mut bytes = first.command.len();
+            batch.push(first);
+            while batch.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
+                let Ok(next) = rx.try_recv() else { break };
+                bytes += next.command.len();
+                batch.push(next);
+            }
+            self.propose(&mut batch).await;
+        }
+    }
+
+    /// Proposes a batch and leaves the waiting to a task of its own, so that the next one can go.
+    async fn propose(&self, batch: &mut Vec<Pending>) {
+        let now = self.now();
+        let (proposals, waiting) = frame(batch, now);
+        if proposals.is_empty() {
+            return;
+        }
+        match self.raft.client_write_many(proposals).await {
+            Ok(results) => drop(tokio::spawn(deliver(results, waiting))),
+            Err(fatal) => {
+                let error = NodeError::Stopped {
+                    message: fatal.to_string(),
+                };
+                waiting.into_iter().for_each(|waiting| waiting.fail(&error));
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        let term = self.raft.metrics().borrow_watched().current_term;
+        self.clock.now(term, self.state.meta().now)
+    }
+}
+
+/// Turns a batch into proposals: renewals that came together share one entry.
+fn frame(batch: &mut Vec<Pending>, now: Timestamp) -> (Vec<Proposal>, Vec<Waiting>) {
+    let (mut proposals, mut waiting) = (Vec::with_capacity(batch.len()), Vec::new());
+    let (mut renewals, mut renewers) = (Vec::new(), Vec::new());
+    let mut single = None;
+    let instant = Instant::now();
+    for pending in batch.drain(..) {
+        if pending.deadline <= instant {
+            pending.responder.send(Err(NodeError::Unavailable {
+                message: "the deadline passed before the command could be proposed".to_owned(),
+                retry_after_ms: RETRY_AFTER_MS,
+                leader: None,
+            }));
+            continue;
+        }
+        match pending.renewal {
+            Some(renewal) => {
+                renewals.push(renewal);
+                renewers.push((pending.responder, pending.permit));
+                single = Some(pending.command);
+            }
+            None => {
+                proposals.push(Proposal::new(now, &pending.command));
+                waiting.push(Waiting::One(pending.responder, pending.permit));
+            }
+        }
+    }
+    if let (1, Some(command)) = (renewals.len(), single) {
+        proposals.push(Proposal::new(now, &command));
+        waiting.extend(renewers.into_iter().map(|(to, permit)| Waiting::One(to, permit)));
+    } else if !renewals.is_empty() {
+        let many = lease::RenewMany { renewals };
+        proposals.push(Proposal::new(now, &Command::from(many).encode()));
+        waiting.push(Waiting::Renewals(renewers));
+    }
+    (proposals, waiting)
+}
+
+const _: () = assert!(BATCH_COMMANDS <= RENEWALS_PER_ENTRY_MAX);
+const _: () = assert!(BATCH_BYTES < COMMAND_BYTES_MAX);
+
+type Results = futures::stream::BoxStream<
+    'static,
+    Result<openraft::raft::WriteResult<TypeConfig>, openraft::errors::Fatal<TypeConfig>>,
+>;
+
+/// Hands the answers of a batch out, in the order of the log.
+async fn deliver(mut results: Results, waiting: Vec<Waiting>) {
+    for waiting in waiting {
+        match results.next().await {
+            Some(Ok(Ok(response))) => waiting.answer(response.response),
+            Some(Ok(Err(error))) => waiting.fail(&write_error(error)),
+            Some(Err(fatal)) => waiting.fail(&NodeError::OutcomeUnknown {
+                message: format!("the node stopped after it proposed: {fatal}"),
+            }),
+            None => waiting.fail(&NodeError::OutcomeUnknown {
+                message: "the node stopped after it proposed".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Waiting {
+    fn answer(self, outcome: Outcome) {
+        let index = outcome.index;
+        match (self, outcome.reply) {
+            (Self::One(responder, _permit), Some(reply)) => {
+                responder.send(Ok(Executed { index, reply }));
+            }
+            (Self::Renewals(renewers), Some(Reply(Ok(Response::Lease(
+                lease::Response::RenewMany(answers),
+            ))))) => {
+                assert_eq!(renewers.len(), answers.len(), "each renewal has its answer");
+                for ((responder, _permit), answer) in renewers.into_iter().zip(answers) {
+                    let response = answer.map(|renewed| {
+                        Response::Lease(lease::Response::Renew(renewed))
+                    });
+                    responder.send(Ok(Executed { index, reply: Reply(response) }));
+                }
+            }
+            (waiting, reply) => waiting.fail(&NodeError::OutcomeUnknown {
+                message: format!("entry {index} answered {reply:?}, which fits no command here"),
+            }),
+        }
+    }
+
+    fn fail(self, error: &NodeError) {
+        match self {
+            Self::One(responder, _permit) => responder.send(Err(error.clone())),
+            Self::Renewals(renewers) => {
+                for (responder, _permit) in renewers {
+                    responder.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+fn write_error(error: ClientWriteError<TypeConfig>) -> NodeError {
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => not_leader(&forward),
+        ClientWriteError::LogEntryDiscarded(_) => NodeError::OutcomeUnknown {
+            message: "leadership was lost after the command was proposed".to_owned(),
+        },
+        other => NodeError::OutcomeUnknown {
+            message: other.to_string(),
+        },
+    }
+}
+
+/// This node does not lead; says who does, if it knows.
+pub fn not_leader(forward: &ForwardToLeader<TypeConfig>) -> NodeError {
+    let message = match forward.reason {
+        ForwardReason::NotLeader => "this node is not the leader",
+        ForwardReason::LeadershipTransfer => "leadership is being handed over",
+        ForwardReason::LeaseExpired => "this leader has not heard from a quorum lately",
+    };
+    let leader = forward.leader_id.zip(forward.leader_node.as_ref());
+    NodeError::Unavailable {
+        message: message.to_owned(),
+        retry_after_ms: RETRY_AFTER_MS,
+        leader: leader.map(|(id, member)| LeaderHint {
+            id,
+            client_addr: member.client_addr.clone(),
+        }),
+    }
+}
+
+/// Nobody leads, as far as this node knows.
+pub fn no_leader() -> NodeError {
+    NodeError::Unavailable {
+        message: "this node knows of no leader".to_owned(),
+        retry_after_ms: RETRY_AFTER_MS,
+        leader: None,
+    }
+}
+
+/// Nobody waits any more.
+pub fn too_late() -> NodeError {
+    NodeError::DeadlineExceeded {
+        message: "no quorum has answered by the request's deadline".to_owned(),
+    }
+}
+
+/// The node takes no commands any more.
+pub fn stopped() -> NodeError {
+    NodeError::Stopped {
+        message: "this node is stopping".to_owned(),
+    }
+}

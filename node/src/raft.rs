@@ -1,0 +1,187 @@
+//! The types that Raft runs on: the only home of openraft's generic names.
+//!
+//! Everything else in this crate says [`Entry`] or [`LogId`] and never spells out a parameter, so
+//! that a new openraft changes this file, the storage and the network, and nothing else.
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_statemachine::{Reply, Timestamp};
+
+openraft::declare_raft_types!(
+    /// Raft as Quorate uses it: standard leaders (one a term), our own nodes, proposals and outcomes.
+    pub TypeConfig:
+        D = Proposal,
+        R = Outcome,
+        NodeId = u64,
+        Node = Member,
+        Term = u64,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+);
+
+/// The Raft of a node.
+pub type Raft = openraft::Raft<TypeConfig, crate::storage::StateStore>;
+/// Term and node of a leader or candidate.
+pub type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>;
+/// Term of a leader that a quorum has elected.
+pub type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
+/// Term and index of an entry.
+pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+/// One entry of the log.
+pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+/// What an entry carries.
+pub type Payload = openraft::type_config::alias::PayloadOf<TypeConfig>;
+/// A vote, given or won.
+pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+/// Voters and learners.
+pub type Membership = openraft::Membership<u64, Member>;
+/// A membership and the entry that brought it.
+pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+/// What a snapshot covers.
+pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+/// A snapshot: what it covers and where it is.
+pub type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, crate::storage::SnapshotData>;
+/// First and last of the log.
+pub type LogState = openraft::LogState<TypeConfig>;
+/// The callback that says that an append is on disk.
+pub type Flushed = openraft::storage::IOFlushed<TypeConfig>;
+
+/// A log id from its term and index.
+#[must_use]
+pub fn log_id(term: u64, index: u64) -> LogId {
+    LogId {
+        leader_id: CommittedLeaderId::new(term),
+        index,
+    }
+}
+
+/// A member of the cluster: who it is and where to find it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Member {
+    /// Its name, for people.
+    pub name: String,
+    /// Where other members reach it.
+    pub peer_addr: String,
+    /// Where clients reach it.
+    pub client_addr: String,
+    /// Where metrics and health are served.
+    pub http_addr: String,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.peer_addr)
+    }
+}
+
+/// Bytes in front of a proposal, in which the log writes the entry's header: so that the value in
+/// the log, the bytes on the wire and the proposal are one allocation.
+pub(crate) const HEADER_BYTES: usize = 18;
+
+const TIME_BYTES: usize = 8;
+
+/// What a leader proposes: an encoded command and the cluster time at which it was proposed.
+///
+/// The payload is `[proposed_at_ms u64, little endian][encoded statemachine::Command]`.
+#[derive(Clone)]
+pub struct Proposal {
+    /// Header of the entry (zeroes until the log has given the entry its place), then the payload.
+    framed: Bytes,
+}
+
+impl Proposal {
+    /// A proposal of an encoded command.
+    #[must_use]
+    pub fn new(proposed_at: Timestamp, command: &[u8]) -> Self {
+        let mut framed = BytesMut::with_capacity(HEADER_BYTES + TIME_BYTES + command.len());
+        framed.put_bytes(0, HEADER_BYTES);
+        framed.put_u64_le(proposed_at.0);
+        framed.put_slice(command);
+        Self {
+            framed: framed.freeze(),
+        }
+    }
+
+    /// A proposal inside an encoded entry; `None` if that is too short to hold one.
+    pub(crate) fn from_framed(framed: Bytes) -> Option<Self> {
+        (framed.len() >= HEADER_BYTES + TIME_BYTES).then_some(Self { framed })
+    }
+
+    /// The header and the payload behind it.
+    pub(crate) fn framed(&self) -> &Bytes {
+        &self.framed
+    }
+
+    /// The payload: time and command.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.framed[HEADER_BYTES..]
+    }
+
+    /// Cluster time at which the leader proposed it.
+    #[must_use]
+    pub fn proposed_at(&self) -> Timestamp {
+        let time = self.bytes().first_chunk::<TIME_BYTES>();
+        Timestamp(u64::from_le_bytes(*time.expect(
+            "both constructors leave room for the time",
+        )))
+    }
+
+    /// The encoded command.
+    #[must_use]
+    pub fn command(&self) -> &[u8] {
+        &self.bytes()[TIME_BYTES..]
+    }
+}
+
+impl PartialEq for Proposal {
+    /// The header is the log's, so it does not count.
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Proposal {}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.proposed_at().0;
+        write!(f, "command of {} bytes at {at}", self.command().len())
+    }
+}
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proposal({self})")
+    }
+}
+
+/// What applying an entry gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Log index of the entry.
+    pub index: u64,
+    /// The answer to its command; `None` for entries of Raft itself, which carry no command.
+    pub reply: Option<Reply>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proposal_keeps_time_and_command() {
+        let proposal = Proposal::new(Timestamp(0x0102), b"command");
+        assert_eq!(proposal.proposed_at(), Timestamp(0x0102));
+        assert_eq!(proposal.command(), b"command");
+        assert_eq!(proposal.bytes()[..8], [2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(proposal.to_string(), "command of 7 bytes at 258");
+    }
+
+    #[test]
+    fn too_short_bytes_are_no_proposal() {
+        assert!(Proposal::from_framed(Bytes::from_static(&[0; 25])).is_none());
+        let empty = Proposal::from_framed(Bytes::from_static(&[0; 26])).expect("just enough");
+        assert_eq!(empty.command(), b"");
+    }
+}

@@ -1,0 +1,348 @@
+//! The way of a read through this node: confirm, catch up, answer.
+//!
+//! A linearizable read asks the leader which log index it must see (ReadIndex, the Raft thesis,
+//! section 6.4), waits until this node has applied it, and is answered from the local state: any
+//! node can do it and nothing goes through the log. All reads that wait share one such round.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{Instant as _, ReadPolicy};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
+use quorate_client::{Answered, Consistency};
+use quorate_rpc::{NodeError, v1};
+use quorate_statemachine::{Query, Timestamp};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::admission::{Admission, Permit};
+use crate::clock::ClusterClock;
+use crate::membership::leader_of;
+use crate::network::Peers;
+use crate::propose::{not_leader, stopped, too_late};
+use crate::raft::{Member, Raft, TypeConfig};
+use crate::respond::{self, Responder};
+use crate::storage::StateReader;
+
+/// Rounds of leadership confirmation in flight: reads that come meanwhile share the next one.
+const ROUNDS_MAX: usize = 4;
+
+/// Reads one round may carry.
+const ROUND_READS: usize = 1_024;
+
+/// Bytes of a query that count against the limit of what is in flight.
+const QUERY_BYTES: usize = 256;
+
+/// A read on its way.
+pub struct ReadSubmission {
+    /// What to read.
+    pub query: Query,
+    /// How fresh the answer must be.
+    pub consistency: Consistency,
+    /// The answer is of this log index or a later one.
+    pub min_index: u64,
+    /// After it nobody waits any more.
+    pub deadline: Instant,
+    /// Where the answer goes.
+    pub responder: Responder<Answered>,
+}
+
+struct Pending {
+    read: ReadSubmission,
+    _permit: Permit,
+}
+
+/// Answers reads.
+#[derive(Clone)]
+pub struct Reader {
+    tx: mpsc::UnboundedSender<Pending>,
+    admission: Arc<Admission>,
+}
+
+/// What answering works with.
+#[derive(Clone)]
+pub struct ReadContext {
+    /// The Raft of this node.
+    pub raft: Raft,
+    /// The way to the leader.
+    pub peers: Arc<Peers>,
+    /// Cluster time, if this node leads.
+    pub clock: Arc<ClusterClock>,
+    /// The local state.
+    pub state: StateReader,
+    /// Follows the applied index.
+    pub applied: watch::Receiver<u64>,
+}
+
+/// Which index a round of reads must see, and what time it is there.
+struct ReadPoint {
+    index: u64,
+    now: Timestamp,
+}
+
+impl Reader {
+    /// Starts the reading task; it ends when the last `Reader` is gone.
+    #[must_use]
+    pub fn start(context: ReadContext, admission: Arc<Admission>) -> Self {
+        // Bounded by the admission: every message holds a permit.
+        let (tx, rx) = mpsc::unbounded_channel();
+        tokio::spawn(run(context, rx));
+        Self { tx, admission }
+    }
+
+    /// Queues a read. Every way out answers through the responder.
+    pub fn submit(&self, read: ReadSubmission) {
+        let permit = match self.admission.admit(QUERY_BYTES) {
+            Ok(permit) => permit,
+            Err(error) => return read.responder.send(Err(error)),
+        };
+        let pending = Pending {
+            read,
+            _permit: permit,
+        };
+        if let Err(mpsc::error::SendError(pending)) = self.tx.send(pending) {
+            pending.read.responder.send(Err(stopped()));
+        }
+    }
+
+    /// Answers one read.
+    pub async fn read(
+        &self,
+        query: Query,
+        consistency: Consistency,
+        min_index: u64,
+        deadline: Instant,
+    ) -> respond::Outcome<Answered> {
+        let (tx, rx) = oneshot::channel();
+        self.submit(ReadSubmission {
+            query,
+            consistency,
+            min_index,
+            deadline,
+            responder: Responder::Call(tx),
+        });
+        match tokio::time::timeout_at(deadline, rx).await {
+            Ok(Ok(reading)) => reading,
+            Ok(Err(_)) => Err(stopped()),
+            Err(_) => Err(too_late()),
+        }
+    }
+}
+
+async fn run(context: ReadContext, mut rx: mpsc::UnboundedReceiver<Pending>) {
+    let rounds = Arc::new(Semaphore::new(ROUNDS_MAX));
+    while let Some(first) = rx.recv().await {
+        let Ok(round) = Arc::clone(&rounds).acquire_owned().await else {
+            return;
+        };
+        let mut batch = vec![first];
+        while batch.len() < ROUND_READS {
+            let Ok(next) = rx.try_recv() else { break };
+            batch.push(next);
+        }
+        let context = context.clone();
+        tokio::spawn(async move {
+            context.answer_all(batch).await;
+            drop(round);
+        });
+    }
+}
+
+impl ReadContext {
+    /// Splits a batch by consistency: each kind has a round of its own.
+    async fn answer_all(&self, batch: Vec<Pending>) {
+        let (mut fresh, mut leased, mut stale) = (Vec::new(), Vec::new(), Vec::new());
+        for pending in batch {
+            match pending.read.consistency {
+                Consistency::Linearizable => fresh.push(pending),
+                Consistency::Lease => leased.push(pending),
+                Consistency::Stale { .. } => stale.push(pending),
+            }
+        }
+        tokio::join!(
+            self.confirmed(fresh, ReadPolicy::ReadIndex),
+            self.confirmed(leased, ReadPolicy::LeaseRead),
+            self.stale(stale),
+        );
+    }
+
+    async fn confirmed(&self, batch: Vec<Pending>, policy: ReadPolicy) {
+        let Some(deadline) = batch.iter().map(|pending| pending.read.deadline).max() else {
+            return;
+        };
+        let point = tokio::time::timeout_at(deadline, self.read_point(policy)).await;
+        match point.unwrap_or_else(|_| Err(too_late())) {
+            Ok(point) => self.answer_at(batch, &point).await,
+            Err(error) => {
+                for pending in batch {
+                    pending.read.responder.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn stale(&self, batch: Vec<Pending>) {
+        if batch.is_empty() {
+            return;
+        }
+        let lag = self.since_leader_was_heard().await;
+        let mut within = Vec::with_capacity(batch.len());
+        for pending in batch {
+            let Consistency::Stale { max_lag_ms } = pending.read.consistency else {
+                continue;
+            };
+            match (max_lag_ms, lag) {
+                (Some(max), lag) if lag.is_none_or(|lag| lag > Duration::from_millis(max)) => {
+                    pending.read.responder.send(Err(too_stale(max, lag)));
+                }
+                _ => within.push(pending),
+            }
+        }
+        let point = ReadPoint {
+            index: 0,
+            now: self.state.meta().now,
+        };
+        self.answer_at(within, &point).await;
+    }
+
+    async fn answer_at(&self, batch: Vec<Pending>, point: &ReadPoint) {
+        let (mut last_wanted, mut last_deadline) = (point.index, Instant::now());
+        for pending in &batch {
+            last_wanted = last_wanted.max(pending.read.min_index);
+            last_deadline = last_deadline.max(pending.read.deadline);
+        }
+        let mut applied = self.applied.clone();
+        let caught_up = applied.wait_for(|applied| *applied >= last_wanted);
+        match tokio::time::timeout_at(last_deadline, caught_up).await {
+            Ok(Ok(_)) => self.answer_now(batch, point.now),
+            Ok(Err(_)) => batch
+                .into_iter()
+                .for_each(|pending| pending.read.responder.send(Err(stopped()))),
+            Err(_) => batch
+                .into_iter()
+                .for_each(|pending| pending.read.responder.send(Err(too_late()))),
+        }
+    }
+
+    /// One look at the state answers all.
+    fn answer_now(&self, batch: Vec<Pending>, now: Timestamp) {
+        self.state.read(|view, index, applied_now| {
+            // The state may have moved on since the round began; time does not go back.
+            let now = now.max(applied_now);
+            for pending in batch {
+                let reading = quorate_statemachine::query::query(view, now, &pending.read.query)
+                    .map(|answer| Answered {
+                        index,
+                        now,
+                        answer,
+                    })
+                    .map_err(|broken| NodeError::Stopped {
+                        message: broken.to_string(),
+                    });
+                pending.read.responder.send(reading);
+            }
+        });
+    }
+
+    /// Asks for the index that reads must see: here if this node leads, else of the leader.
+    async fn read_point(&self, policy: ReadPolicy) -> Result<ReadPoint, NodeError> {
+        match self.local_read_point(policy.clone()).await {
+            Err(error @ NodeError::Unavailable { .. }) => match leader_of(&self.raft) {
+                Some((id, leader)) => self.leader_read_point(id, &leader, &policy).await,
+                None => Err(error),
+            },
+            other => other,
+        }
+    }
+
+    async fn local_read_point(&self, policy: ReadPolicy) -> Result<ReadPoint, NodeError> {
+        let linearizer = self.raft.get_read_linearizer(policy).await.map_err(read_error)?;
+        let term = self.raft.metrics().borrow_watched().current_term;
+        Ok(ReadPoint {
+            index: linearizer.read_log_id().index(),
+            now: self.clock.now(term, self.state.meta().now),
+        })
+    }
+
+    async fn leader_read_point(
+        &self,
+        id: u64,
+        leader: &Member,
+        policy: &ReadPolicy,
+    ) -> Result<ReadPoint, NodeError> {
+        let consistency = match policy {
+            ReadPolicy::LeaseRead => v1::Consistency::Lease,
+            ReadPolicy::ReadIndex => v1::Consistency::Linearizable,
+        };
+        let mut request = v1::ReadIndexRequest::default();
+        request.set_consistency(consistency);
+        let reply = self.peers.read_index(id, leader, request).await?;
+        match reply.error {
+            Some(error) => Err(error.into()),
+            None => Ok(ReadPoint {
+                index: reply.read_log_id.unwrap_or_default().index,
+                now: Timestamp(reply.now_ms),
+            }),
+        }
+    }
+
+    /// Answers another node's question for its reads' index.
+    pub async fn read_index(&self, request: &v1::ReadIndexRequest) -> v1::ReadIndexReply {
+        let policy = match request.consistency() {
+            v1::Consistency::Lease => ReadPolicy::LeaseRead,
+            v1::Consistency::Linearizable | v1::Consistency::Stale => ReadPolicy::ReadIndex,
+        };
+        match self.local_read_point(policy).await {
+            Ok(point) => v1::ReadIndexReply {
+                read_log_id: Some(v1::LogId {
+                    term: 0,
+                    index: point.index,
+                }),
+                now_ms: point.now.0,
+                error: None,
+            },
+            Err(error) => v1::ReadIndexReply {
+                error: Some(error.into()),
+                ..v1::ReadIndexReply::default()
+            },
+        }
+    }
+
+    /// How long ago this node heard from a leader; none if it never did.
+    async fn since_leader_was_heard(&self) -> Option<Duration> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.state.is_leader() {
+            return metrics.last_quorum_acked.map(|at| at.elapsed());
+        }
+        let heard = self.raft.with_raft_state(|state| state.vote_last_modified()).await;
+        heard.ok().flatten().map(|at| at.elapsed())
+    }
+}
+
+fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> NodeError {
+    match error {
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+            not_leader(&forward)
+        }
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(short)) => {
+            NodeError::Unavailable {
+                message: format!("this leader cannot reach a quorum: {short}"),
+                retry_after_ms: 100,
+                leader: None,
+            }
+        }
+        RaftError::Fatal(fatal) => NodeError::Stopped {
+            message: fatal.to_string(),
+        },
+    }
+}
+
+fn too_stale(max_ms: u64, lag: Option<Duration>) -> NodeError {
+    let lag = lag.map_or("it has heard from none".to_owned(), |lag| {
+        format!("it heard from a leader {} ms ago", lag.as_millis())
+    });
+    NodeError::TooStale {
+        message: format!("the read allows a lag of {max_ms} ms, {lag}"),
+    }
+}

@@ -1,0 +1,228 @@
+//! The service of clients: execute, read, watch.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use quorate_client::{Answered, Consistency, Executed, WatchEvent, WatchWhat};
+use quorate_rpc::v1::coordination_server::Coordination;
+use quorate_rpc::{NodeError, v1};
+use quorate_statemachine::notice::encode_notices;
+use quorate_statemachine::{InvalidArgument, Name, Query, Refusal, Reply};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::exchange::{self, Exchange, OUTGOING};
+use super::{deadline, execute_reply};
+use crate::core::Core;
+use crate::node::Shared;
+use crate::propose::Submission;
+use crate::read::ReadSubmission;
+use crate::respond::{Outcome, Responder};
+
+/// Serves clients.
+pub struct CoordinationService {
+    shared: Arc<Shared>,
+}
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl CoordinationService {
+    /// Serves on behalf of this node.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+struct Execute(Arc<Core>);
+
+impl Exchange for Execute {
+    type Batch = v1::ExecuteBatch;
+    type Request = v1::ExecuteRequest;
+    type Answer = Executed;
+    type Message = v1::ExecuteReplies;
+
+    fn requests(batch: v1::ExecuteBatch) -> Vec<(u64, Instant, v1::ExecuteRequest)> {
+        let requests = batch.requests.into_iter();
+        requests.map(|request| (request.id, deadline(request.timeout_ms), request)).collect()
+    }
+
+    fn submit(&self, deadline: Instant, request: v1::ExecuteRequest, to: Responder<Executed>) {
+        self.0.submit(Submission {
+            command: request.command,
+            deadline,
+            allow_zero_ttl: request.allow_zero_ttl,
+            responder: to,
+        });
+    }
+
+    fn pack(answers: Vec<(u64, Outcome<Executed>)>) -> v1::ExecuteReplies {
+        let replies = answers.into_iter().map(|(id, outcome)| execute_reply(id, outcome));
+        v1::ExecuteReplies {
+            replies: replies.collect(),
+            hello: None,
+        }
+    }
+}
+
+struct Read(Arc<Core>);
+
+impl Exchange for Read {
+    type Batch = v1::ReadBatch;
+    type Request = v1::ReadRequest;
+    type Answer = Answered;
+    type Message = v1::ReadReplies;
+
+    fn requests(batch: v1::ReadBatch) -> Vec<(u64, Instant, v1::ReadRequest)> {
+        let requests = batch.requests.into_iter();
+        requests.map(|request| (request.id, deadline(request.timeout_ms), request)).collect()
+    }
+
+    fn submit(&self, deadline: Instant, request: v1::ReadRequest, to: Responder<Answered>) {
+        let query = match Query::decode(&request.query) {
+            Ok(query) => query,
+            Err(invalid) => return to.send(Err(NodeError::Invalid(invalid))),
+        };
+        self.0.reader().submit(ReadSubmission {
+            query,
+            consistency: consistency(&request),
+            min_index: request.min_index,
+            deadline,
+            responder: to,
+        });
+    }
+
+    fn pack(answers: Vec<(u64, Outcome<Answered>)>) -> v1::ReadReplies {
+        let replies = answers.into_iter().map(|(id, outcome)| read_reply(id, outcome));
+        v1::ReadReplies {
+            replies: replies.collect(),
+            hello: None,
+        }
+    }
+}
+
+fn consistency(request: &v1::ReadRequest) -> Consistency {
+    match request.consistency() {
+        v1::Consistency::Linearizable => Consistency::Linearizable,
+        v1::Consistency::Lease => Consistency::Lease,
+        v1::Consistency::Stale => Consistency::Stale {
+            max_lag_ms: (request.max_lag_ms != 0).then_some(request.max_lag_ms.into()),
+        },
+    }
+}
+
+fn read_reply(id: u64, outcome: Outcome<Answered>) -> v1::ReadReply {
+    use v1::read_reply::Result;
+    let mut reply = v1::ReadReply {
+        id,
+        ..v1::ReadReply::default()
+    };
+    reply.result = Some(match outcome {
+        Ok(answered) => {
+            (reply.index, reply.now_ms) = (answered.index, answered.now.0);
+            Result::Answer(answered.answer.encode().into())
+        }
+        Err(NodeError::Invalid(invalid)) => {
+            let refusal = Reply(Err(Refusal::Invalid(invalid)));
+            Result::Refusal(refusal.encode().into())
+        }
+        Err(error) => Result::Error(error.into()),
+    });
+    reply
+}
+
+/// The first message of each stream, then what `run` sends.
+fn opened<M: Send + 'static>(
+    hello: M,
+    start: impl FnOnce(mpsc::Sender<Result<M, Status>>),
+) -> Response<Replies<M>> {
+    let (tx, rx) = mpsc::channel(OUTGOING);
+    start(tx);
+    let first = futures::stream::iter([Ok(hello)]);
+    Response::new(Box::pin(first.chain(ReceiverStream::new(rx))))
+}
+
+#[tonic::async_trait]
+impl Coordination for CoordinationService {
+    type ExecuteStream = Replies<v1::ExecuteReplies>;
+    type ReadStream = Replies<v1::ReadReplies>;
+    type WatchStream = Replies<v1::WatchMessage>;
+
+    async fn execute(
+        &self,
+        request: Request<Streaming<v1::ExecuteBatch>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let core = self.shared.core()?;
+        let hello = v1::ExecuteReplies {
+            hello: Some(core.hello()),
+            ..v1::ExecuteReplies::default()
+        };
+        let incoming = request.into_inner();
+        Ok(opened(hello, |tx| {
+            tokio::spawn(exchange::run(Execute(core), incoming, tx));
+        }))
+    }
+
+    async fn read(
+        &self,
+        request: Request<Streaming<v1::ReadBatch>>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let core = self.shared.core()?;
+        let hello = v1::ReadReplies {
+            hello: Some(core.hello()),
+            ..v1::ReadReplies::default()
+        };
+        let incoming = request.into_inner();
+        Ok(opened(hello, |tx| {
+            tokio::spawn(exchange::run(Read(core), incoming, tx));
+        }))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let core = self.shared.core()?;
+        let request = request.into_inner();
+        let what = watch_what(request.what).map_err(NodeError::Invalid)?;
+        let events = core.watch(what, request.from_index);
+        let messages = ReceiverStream::new(events).map(|event| Ok(watch_message(event)));
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+fn watch_what(what: Option<v1::watch_request::What>) -> Result<WatchWhat, InvalidArgument> {
+    use v1::watch_request::What;
+    match what {
+        Some(What::LeasePrefix(prefix)) => {
+            let max = quorate_statemachine::limits::NAME_BYTES_MAX;
+            InvalidArgument::check_bytes("lease_prefix", prefix.len(), max)?;
+            Ok(WatchWhat::LeasePrefix(prefix))
+        }
+        Some(What::Queue(queue)) => Name::parse("queue", queue).map(WatchWhat::Queue),
+        Some(What::Process(id)) => Name::parse("process", id).map(WatchWhat::Process),
+        None => Err(InvalidArgument::new(
+            "what",
+            "is missing",
+            "lease_prefix, queue or process",
+            "none",
+        )),
+    }
+}
+
+fn watch_message(event: WatchEvent) -> v1::WatchMessage {
+    use v1::watch_message::Message;
+    let message = match event {
+        WatchEvent::Registered { index } => Message::RegisteredAt(index),
+        WatchEvent::Notices { index, notices } => Message::Notices(v1::WatchNotices {
+            index,
+            notices: encode_notices(&notices).into(),
+        }),
+        WatchEvent::Lagged { resume_from } => Message::Lagged(v1::Lagged { resume_from }),
+    };
+    v1::WatchMessage {
+        message: Some(message),
+    }
+}

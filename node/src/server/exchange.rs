@@ -1,0 +1,127 @@
+//! One bidirectional stream with many requests in flight: the loop that Execute and Read share.
+//!
+//! Requests are handed on as they come, answers go out in batches of what is ready. Nothing is
+//! spawned per request. A request that is not answered by its deadline is answered by the loop, and
+//! its late answer is dropped.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use quorate_rpc::NodeError;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::{Status, Streaming};
+
+use crate::propose::too_late;
+use crate::respond::{Outcome, Responder};
+
+/// Requests one stream may have in flight; more wait in the connection's flow control.
+const IN_FLIGHT_MAX: usize = 4_096;
+
+/// Answers packed into one message at most.
+const REPLIES_PER_MESSAGE: usize = 512;
+
+/// How often deadlines are looked at: answers are late by so much at most.
+const DEADLINE_TICK: Duration = Duration::from_millis(20);
+
+/// Messages that may wait for a client that does not read.
+pub const OUTGOING: usize = 8;
+
+/// What distinguishes Execute from Read.
+pub trait Exchange: Send + 'static {
+    /// What the client sends.
+    type Batch: Send + 'static;
+    /// One request of it.
+    type Request: Send;
+    /// What a request is answered with.
+    type Answer: Send + 'static;
+    /// What the server sends.
+    type Message: Send + 'static;
+
+    /// The requests of a batch with their ids and deadlines.
+    fn requests(batch: Self::Batch) -> Vec<(u64, Instant, Self::Request)>;
+
+    /// Hands a request on.
+    fn submit(&self, deadline: Instant, request: Self::Request, to: Responder<Self::Answer>);
+
+    /// Packs answers into a message.
+    fn pack(answers: Vec<(u64, Outcome<Self::Answer>)>) -> Self::Message;
+}
+
+/// Runs a stream until the client closes it or goes away.
+pub async fn run<E: Exchange>(
+    exchange: E,
+    mut incoming: Streaming<E::Batch>,
+    outgoing: mpsc::Sender<Result<E::Message, Status>>,
+) {
+    let (tx, mut rx) = mpsc::unbounded_channel();
+    let mut in_flight: HashMap<u64, Instant> = HashMap::new();
+    let mut ready = Vec::with_capacity(REPLIES_PER_MESSAGE);
+    let mut ticks = tokio::time::interval(DEADLINE_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut open = true;
+    while open || !in_flight.is_empty() {
+        tokio::select! {
+            batch = incoming.message(), if open && in_flight.len() < IN_FLIGHT_MAX => match batch {
+                Ok(Some(batch)) => {
+                    for (id, deadline, request) in E::requests(batch) {
+                        if in_flight.insert(id, deadline).is_some() {
+                            let _ = outgoing.send(Err(id_in_flight(id).into())).await;
+                            return;
+                        }
+                        let to = Responder::Stream { id, tx: tx.clone() };
+                        exchange.submit(deadline, request, to);
+                    }
+                }
+                Ok(None) => open = false,
+                Err(_) => return,
+            },
+            _ = rx.recv_many(&mut ready, REPLIES_PER_MESSAGE) => {
+                // An answer after its deadline was given one already.
+                ready.retain(|(id, _)| in_flight.remove(id).is_some());
+                if !send::<E>(&mut ready, &outgoing).await {
+                    return;
+                }
+            }
+            now = ticks.tick(), if !in_flight.is_empty() => {
+                ready.extend(overdue(&mut in_flight, now).map(|id| (id, Err(too_late()))));
+                if !send::<E>(&mut ready, &outgoing).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Sends what is ready; false when the client has gone.
+async fn send<E: Exchange>(
+    ready: &mut Vec<(u64, Outcome<E::Answer>)>,
+    outgoing: &mpsc::Sender<Result<E::Message, Status>>,
+) -> bool {
+    if ready.is_empty() {
+        return true;
+    }
+    let answers = std::mem::replace(ready, Vec::with_capacity(REPLIES_PER_MESSAGE));
+    outgoing.send(Ok(E::pack(answers))).await.is_ok()
+}
+
+fn overdue(in_flight: &mut HashMap<u64, Instant>, now: Instant) -> impl Iterator<Item = u64> {
+    let late: Vec<u64> = in_flight
+        .iter()
+        .filter(|(_, deadline)| **deadline <= now)
+        .map(|(id, _)| *id)
+        .collect();
+    for id in &late {
+        in_flight.remove(id);
+    }
+    late.into_iter()
+}
+
+fn id_in_flight(id: u64) -> NodeError {
+    NodeError::Invalid(quorate_statemachine::InvalidArgument::new(
+        "id",
+        "is in flight on this stream already",
+        "an id of its own for each request in flight",
+        id.to_string(),
+    ))
+}

@@ -1,0 +1,56 @@
+//! What this node serves to clients and operators.
+
+mod cluster;
+mod coordination;
+mod exchange;
+mod listen;
+
+use quorate_client::Executed;
+use quorate_rpc::{NodeError, v1};
+use tokio::time::Instant;
+
+pub use cluster::ClusterService;
+pub use coordination::CoordinationService;
+pub use cluster::status_of;
+pub use listen::{Bound, ListenError, bind, server};
+
+use crate::core::Core;
+
+/// The node has stopped for good.
+pub fn fatal(error: &impl std::fmt::Display) -> NodeError {
+    NodeError::Stopped {
+        message: error.to_string(),
+    }
+}
+
+/// When the caller of a request with this timeout stops waiting.
+pub fn deadline(timeout_ms: u32) -> Instant {
+    let limit = quorate_rpc::frame::TIMEOUT_MS_MAX;
+    let ms = if timeout_ms == 0 { limit } else { timeout_ms.min(limit) };
+    Instant::now() + std::time::Duration::from_millis(ms.into())
+}
+
+/// The reply to one command.
+pub fn execute_reply(id: u64, outcome: Result<Executed, NodeError>) -> v1::ExecuteReply {
+    let (index, result) = match outcome {
+        Ok(Executed { index, reply }) => {
+            (index, v1::execute_reply::Result::Reply(reply.encode().into()))
+        }
+        Err(error) => (0, v1::execute_reply::Result::Error(error.into())),
+    };
+    v1::ExecuteReply {
+        id,
+        index,
+        result: Some(result),
+    }
+}
+
+/// Executes a command that another node passed on: here or not at all.
+pub async fn execute_once(core: &Core, request: v1::ExecuteRequest) -> v1::ExecuteReply {
+    let deadline = deadline(request.timeout_ms);
+    let outcome = core
+        .proposer()
+        .execute(request.command, deadline, request.allow_zero_ttl)
+        .await;
+    execute_reply(request.id, outcome)
+}

@@ -1,0 +1,72 @@
+//! Files that must be whole after a crash.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use super::error::StorageError;
+
+/// Puts `bytes` under `path`, so that after a crash there is the old content or the new.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let fresh = path.with_extension("tmp");
+    let mut file = File::create(&fresh).map_err(StorageError::io("create", &fresh))?;
+    file.write_all(bytes)
+        .map_err(StorageError::io("write", &fresh))?;
+    file.sync_all().map_err(StorageError::io("sync", &fresh))?;
+    rename(&fresh, path)
+}
+
+/// Renames and makes the new name durable.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
+    fs::rename(from, to).map_err(StorageError::io("rename", from))?;
+    match to.parent() {
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
+/// Makes names in a directory durable.
+pub(super) fn sync_dir(path: &Path) -> Result<(), StorageError> {
+    let dir = File::open(path).map_err(StorageError::io("open", path))?;
+    dir.sync_all().map_err(StorageError::io("sync", path))
+}
+
+/// Creates a directory and makes its name durable; nothing happens if it is there.
+pub(super) fn create_dir(path: &Path) -> Result<(), StorageError> {
+    fs::create_dir_all(path).map_err(StorageError::io("create", path))?;
+    match path.parent() {
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
+/// Removes a directory with all in it; nothing happens if it is not there.
+pub(super) fn remove_dir(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StorageError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names of what is in a directory.
+pub(super) fn names(path: &Path) -> Result<Vec<String>, StorageError> {
+    let entries = fs::read_dir(path).map_err(StorageError::io("list", path))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StorageError::io("list", path))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The content of a file, or `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::io("read", path)(error)),
+    }
+}

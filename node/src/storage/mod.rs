@@ -1,0 +1,86 @@
+//! What a node keeps on disk: its identity, the Raft log, the state, and snapshots.
+//!
+//! [`DataDir`] opens and locks the directory, [`Storage`] opens the stores in it and checks that they
+//! fit each other. What is damaged is refused with the file and the reason, never repaired: a node
+//! that lost something it has acknowledged must not vote, and comes back with an empty directory.
+
+mod codec;
+mod error;
+mod files;
+mod guard;
+mod log;
+mod open;
+mod snapshot;
+mod state;
+
+pub use codec::{
+    decode_entry, decode_log_id, decode_snapshot_meta, decode_stored_membership, decode_vote,
+    encode_entry, encode_log_id, encode_snapshot_meta, encode_stored_membership, encode_vote,
+    entry_log_id,
+};
+pub use error::StorageError;
+pub use log::{LogOptions, LogReader, LogStore};
+pub use open::{DataDir, FORMAT_VERSION, Identity};
+pub use snapshot::{
+    CHUNK_BYTES_MAX, Chunk, FileEntry, Manifest, ReceiveError, Receiver, SnapshotData,
+};
+pub use state::{
+    AppliedNotices, NoticeHook, SnapshotBuilder, StateChange, StateOptions, StateReader,
+    StateSizes, StateStore,
+};
+
+/// Bounds of the stores' memory.
+#[derive(Debug, Clone, Default)]
+pub struct StorageOptions {
+    /// Of the log.
+    pub log: LogOptions,
+    /// Of the state.
+    pub state: StateOptions,
+}
+
+/// The two stores of a node, for Raft.
+pub struct Storage {
+    /// The log.
+    pub log: LogStore,
+    /// The state.
+    pub state: StateStore,
+}
+
+impl Storage {
+    /// Opens or creates the stores of a directory that has its identity.
+    pub fn open(
+        dir: &DataDir,
+        options: &StorageOptions,
+        hook: NoticeHook,
+    ) -> Result<Self, StorageError> {
+        if dir.identity().is_none() {
+            return Err(StorageError::NoIdentity {
+                path: dir.path().to_owned(),
+            });
+        }
+        let log = LogStore::open(&dir.log(), &dir.acked(), &options.log)?;
+        let state = StateStore::open(dir.path(), &options.state, hook)?;
+        let storage = Self { log, state };
+        storage.check(dir)?;
+        Ok(storage)
+    }
+
+    /// What is purged from the log must be in the state, or in the snapshot that Raft will install.
+    fn check(&self, dir: &DataDir) -> Result<(), StorageError> {
+        let Some(purged) = self.log.purged() else {
+            return Ok(());
+        };
+        self.state.discard_snapshot_before(purged);
+        let reader = self.state.reader();
+        let snapshot = reader.snapshot().and_then(|data| data.manifest().meta.last_log_id);
+        let reached = reader.applied().max(snapshot).map_or(0, |id| id.index);
+        if reached < purged.index {
+            let problem = format!(
+                "the state reaches entry {reached}, but the log is purged up to {}",
+                purged.index
+            );
+            return Err(StorageError::damaged(dir.path(), problem));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! The RocksDB of the state: rows of the state machine, and two rows of the node.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use quorate_statemachine::digest::Digest;
+use quorate_statemachine::tables;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions};
+use rocksdb::{WriteBatch, WriteOptions};
+
+use super::view::{Overlay, Tables};
+use super::{Rows, StateOptions};
+use crate::raft::{LogId, StoredMembership};
+use crate::storage::codec::{
+    decode_log_id, decode_stored_membership, encode_log_id, encode_stored_membership,
+};
+use crate::storage::error::StorageError;
+use crate::storage::files;
+
+/// The node's own rows sort behind every row of the state machine, which is in namespace 0.
+const KEY_APPLIED: [u8; 3] = [0xff, 0xff, 1];
+const KEY_MEMBERSHIP: [u8; 3] = [0xff, 0xff, 2];
+
+/// An open database. The last one to let go of a doomed database removes its files.
+pub(super) struct Database {
+    // Dropped in this order: closed first, removed after.
+    db: DB,
+    dir: Directory,
+}
+
+struct Directory {
+    path: PathBuf,
+    doomed: AtomicBool,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.doomed.load(Ordering::Acquire)
+            && let Err(error) = files::remove_dir(&self.path)
+        {
+            tracing::warn!(%error, "a replaced state stays on disk until the next start");
+        }
+    }
+}
+
+impl Database {
+    pub fn open(path: &Path, options: &StateOptions) -> Result<Self, StorageError> {
+        let db = DB::open(&database_options(options), path)
+            .map_err(StorageError::database("open the state in", path))?;
+        Ok(Self::new(db, path))
+    }
+
+    /// Opens a checkpoint without changing it.
+    pub fn open_checkpoint(path: &Path) -> Result<Self, StorageError> {
+        let db = DB::open_for_read_only(&Options::default(), path, false)
+            .map_err(StorageError::database("open the checkpoint", path))?;
+        Ok(Self::new(db, path))
+    }
+
+    fn new(db: DB, path: &Path) -> Self {
+        let dir = Directory {
+            path: path.to_owned(),
+            doomed: AtomicBool::new(false),
+        };
+        Self { db, dir }
+    }
+
+    /// Lets the files go with the last user.
+    pub fn doom(&self) {
+        self.dir.doomed.store(true, Ordering::Release);
+    }
+
+    pub fn damaged(&self, problem: impl Into<String>) -> StorageError {
+        StorageError::damaged(&self.dir.path, problem)
+    }
+
+    fn failed(&self, doing: &'static str) -> impl FnOnce(rocksdb::Error) -> StorageError {
+        StorageError::database(doing, &self.dir.path)
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        let row = self.db.get_pinned(key).map_err(self.failed("read"))?;
+        Ok(row.map(|row| Bytes::copy_from_slice(&row)))
+    }
+
+    /// Calls `visit` with the rows of `from..to` until it says no.
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let mut rows = self.db.raw_iterator_opt(options);
+        rows.seek(from);
+        while let Some((key, value)) = rows.item() {
+            if !visit(key, value) {
+                return Ok(());
+            }
+            rows.next();
+        }
+        rows.status().map_err(self.failed("read"))
+    }
+
+    /// Rows, applied log id and membership in one batch, without a write-ahead log.
+    pub fn write(
+        &self,
+        changes: &Overlay,
+        applied: Option<&LogId>,
+        membership: Option<&StoredMembership>,
+    ) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        if let Some(applied) = applied {
+            batch.put(KEY_APPLIED, encode_log_id(applied));
+        }
+        if let Some(membership) = membership {
+            batch.put(KEY_MEMBERSHIP, encode_stored_membership(membership));
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(batch, &options).map_err(self.failed("write to"))
+    }
+
+    /// What the node's own rows say.
+    pub fn applied(&self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        let applied = match self.get(&KEY_APPLIED)? {
+            Some(row) => Some(decode_log_id(&row).map_err(|error| {
+                self.damaged(format!("the applied log id cannot be read: {error}"))
+            })?),
+            None => None,
+        };
+        let membership = match self.get(&KEY_MEMBERSHIP)? {
+            Some(row) => decode_stored_membership(&row).map_err(|error| {
+                self.damaged(format!("the membership cannot be read: {error}"))
+            })?,
+            None => StoredMembership::default(),
+        };
+        Ok((applied, membership))
+    }
+
+    /// Loads the tables that are held in memory.
+    pub fn resident_tables(&self) -> Result<Tables, StorageError> {
+        let mut loaded = Tables::default();
+        for (tag, _) in tables::REGISTRY.iter().filter(|(tag, _)| tables::resident(*tag)) {
+            loaded.add(*tag, self.table(*tag)?);
+        }
+        Ok(loaded)
+    }
+
+    /// The rows come in key order, so the map is built from the front.
+    fn table(&self, tag: u8) -> Result<Rows, StorageError> {
+        let [high, low] = tables::NAMESPACE.to_be_bytes();
+        let mut rows = Vec::new();
+        self.scan(&[high, low, tag], &[high, low, tag + 1], &mut |key, value| {
+            rows.push((key.to_vec(), Bytes::copy_from_slice(value)));
+            true
+        })?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// The digest of all rows but the meta row, from the rows themselves.
+    pub fn digest(&self) -> Result<Digest, StorageError> {
+        let mut digest = Digest::default();
+        let meta = tables::meta_key();
+        self.scan(&[], &KEY_APPLIED[..2], &mut |key, value| {
+            if key != meta.bytes() {
+                digest.replace(key, None, Some(value));
+            }
+            true
+        })?;
+        Ok(digest)
+    }
+
+    /// Flushes everything and makes a checkpoint at `path`, which must not exist.
+    pub fn checkpoint(&self, path: &Path) -> Result<(), StorageError> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
+            .map_err(self.failed("make a checkpoint of"))
+    }
+
+    /// Writes everything to tables.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        self.db.flush().map_err(self.failed("flush"))
+    }
+
+    /// Bytes of tables on disk, and bytes that are not flushed yet.
+    pub fn sizes(&self) -> (u64, u64) {
+        let read = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
+        (read("rocksdb.total-sst-files-size"), read("rocksdb.cur-size-all-mem-tables"))
+    }
+}
+
+fn database_options(options: &StateOptions) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.set_block_based_table_factory(&blocks);
+    db.set_write_buffer_size(options.write_buffer_bytes);
+    // Most lookups are for rows that are new: a filter in front of the memtable answers them.
+    db.set_memtable_whole_key_filtering(true);
+    db.set_memtable_prefix_bloom_ratio(0.05);
+    db.set_compression_type(DBCompressionType::Lz4);
+    db.set_max_background_jobs(2);
+    db.set_keep_log_file_num(2);
+    db.set_max_log_file_size(4 << 20);
+    db
+}

@@ -1,0 +1,541 @@
+//! The state machine on disk: rows in a RocksDB of their own, hot tables also in memory.
+//!
+//! There is no write-ahead log: the Raft log is one. Each chunk of entries is one write batch that
+//! holds its rows, the applied log id and the membership, so a crash leaves the state of an older
+//! index, whole, and Raft applies the rest again. What is on disk is never ahead of itself.
+//!
+//! # Why nothing is lost when the log is purged
+//!
+//! Raft purges only what the current snapshot covers. Building a snapshot makes a checkpoint, which
+//! flushes all of memory to tables first; installing one makes the state a copy of its tables. So the
+//! state on disk is never older than the snapshot, and never older than the purge mark. [`super::open`]
+//! checks it when a node starts.
+//!
+//! # Who reads what
+//!
+//! Tables that [`tables::resident`] names are loaded on open and read from memory only. Queries read
+//! under a lock that `apply` takes for the short time in which a chunk is put in place: they see the
+//! state between two chunks, never inside one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use quorate_statemachine as statemachine;
+use quorate_statemachine::notice::Notice;
+use quorate_statemachine::tables::{self, MetaRow};
+use quorate_statemachine::{Timestamp, codec};
+
+use self::database::Database;
+use self::digests::Digests;
+use self::view::{Overlay, Tables, View};
+use super::error::StorageError;
+use super::snapshot::{Manifest, SnapshotData, Snapshots};
+use super::{files, open};
+use crate::raft::{
+    Entry, LogId, Outcome, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
+
+mod database;
+mod digests;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use reader::{StateReader, StateSizes};
+
+/// Entries that are put in place together: enough to share a batch, few enough that a reader does not
+/// wait long.
+const CHUNK_ENTRIES_MAX: usize = 256;
+
+/// Bytes of changes after which a chunk ends early.
+const CHUNK_BYTES_MAX: usize = 8 << 20;
+
+/// Bounds of the state's memory, beside the resident tables.
+#[derive(Debug, Clone)]
+pub struct StateOptions {
+    /// Bytes of table blocks kept in memory.
+    pub block_cache_bytes: usize,
+    /// RocksDB's write buffer: how much is applied again after a crash, at most.
+    pub write_buffer_bytes: usize,
+}
+
+impl Default for StateOptions {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What one entry told those who wait or watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppliedNotices {
+    /// Log index of the entry.
+    pub index: u64,
+    /// Cluster time at the entry.
+    pub now: Timestamp,
+    /// What happened, in order.
+    pub notices: Vec<Notice>,
+}
+
+/// What happened to the state as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateChange {
+    /// Entries up to `index` were applied.
+    Applied {
+        /// Log index of the last entry of the chunk.
+        index: u64,
+        /// What its entries told, in log order.
+        notices: Vec<AppliedNotices>,
+    },
+    /// A snapshot took the place of the state; nobody was told what happened in between.
+    Replaced {
+        /// Log index of the last entry that the snapshot covers.
+        index: u64,
+    },
+}
+
+/// Gets each change of the state after it can be read. Must not block.
+pub type NoticeHook = Arc<dyn Fn(StateChange) + Send + Sync>;
+
+/// The state as it is between two chunks.
+struct State {
+    database: Arc<Database>,
+    tables: Tables,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    meta: MetaRow,
+    /// Number of the directory.
+    number: u64,
+}
+
+/// What the store, its readers and its snapshot builders share.
+struct Shared {
+    dir: PathBuf,
+    options: StateOptions,
+    state: RwLock<State>,
+    snapshots: Mutex<Snapshots>,
+    digests: Mutex<Digests>,
+}
+
+/// The state machine of this node, as Raft drives it.
+pub struct StateStore {
+    shared: Arc<Shared>,
+    hook: NoticeHook,
+}
+
+/// Makes a snapshot while the state goes on.
+pub struct SnapshotBuilder {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateStore({})", self.shared.dir.display())
+    }
+}
+
+impl StateStore {
+    /// Opens or creates the state under the data directory `dir`.
+    pub fn open(
+        dir: &Path,
+        options: &StateOptions,
+        hook: NoticeHook,
+    ) -> Result<Self, StorageError> {
+        let number = current_number(dir)?;
+        remove_other_states(dir, number)?;
+        let state = State::load(dir, number, options)?;
+        let snapshots = Snapshots::open(open::snapshots_of(dir))?;
+        let shared = Shared {
+            dir: dir.to_owned(),
+            options: options.clone(),
+            state: RwLock::new(state),
+            snapshots: Mutex::new(snapshots),
+            digests: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            hook,
+        })
+    }
+
+    /// A reader, for queries and for the network.
+    #[must_use]
+    pub fn reader(&self) -> StateReader {
+        StateReader::new(self.shared.clone())
+    }
+
+    /// Forgets a snapshot that ends before `purged`: nobody could go on from it.
+    pub(super) fn discard_snapshot_before(&self, purged: LogId) {
+        let mut snapshots = self.shared.snapshots();
+        let newest = snapshots.newest().map(|data| data.manifest().meta.last_log_id);
+        if newest.is_some_and(|covers| covers < Some(purged)) {
+            snapshots.discard_newest();
+        }
+    }
+
+    fn apply_items(&self, items: Vec<io::Result<EntryResponder<TypeConfig>>>) -> io::Result<()> {
+        let mut chunk = self.shared.start_chunk();
+        for item in items {
+            let (entry, responder) = item?;
+            self.shared.apply_entry(&mut chunk, &entry, responder)?;
+            if chunk.bytes > CHUNK_BYTES_MAX {
+                self.finish_chunk(chunk)?;
+                chunk = self.shared.start_chunk();
+            }
+        }
+        self.finish_chunk(chunk)
+    }
+
+    /// State first, then answers, then notices: who was answered can read what was written.
+    fn finish_chunk(&self, chunk: Chunk) -> io::Result<()> {
+        let applied = chunk.applied;
+        let (answers, notices) = self.shared.put_in_place(chunk)?;
+        for (responder, outcome) in answers {
+            responder.send(outcome);
+        }
+        if let Some(LogId { index, .. }) = applied {
+            (self.hook)(StateChange::Applied { index, notices });
+        }
+        Ok(())
+    }
+}
+
+type Answers = Vec<(ApplyResponder<TypeConfig>, Outcome)>;
+
+/// Entries that are applied but not yet in place.
+struct Chunk {
+    changes: Overlay,
+    bytes: usize,
+    applied: Option<LogId>,
+    membership: Option<StoredMembership>,
+    answers: Answers,
+    notices: Vec<AppliedNotices>,
+}
+
+impl State {
+    fn load(dir: &Path, number: u64, options: &StateOptions) -> Result<Self, StorageError> {
+        let database = Database::open(&open::state_of(dir, number), options)?;
+        let (applied, membership) = database.applied()?;
+        let tables = database.resident_tables()?;
+        let meta = match tables.get(tables::meta_key().bytes()) {
+            Some(row) => decode_meta(row).map_err(|e| database.damaged(e))?,
+            None => MetaRow::default(),
+        };
+        Ok(Self {
+            database: Arc::new(database),
+            tables,
+            applied,
+            membership,
+            meta,
+            number,
+        })
+    }
+
+    fn view<'a>(&'a self, overlay: Option<&'a Overlay>) -> View<'a> {
+        View {
+            overlay,
+            tables: &self.tables,
+            database: &self.database,
+        }
+    }
+}
+
+fn decode_meta(row: &[u8]) -> Result<MetaRow, String> {
+    let tag = <tables::Meta as tables::Table>::TAG.into();
+    codec::decode(tag, row).map_err(|error| format!("the meta row cannot be read: {error}"))
+}
+
+impl Shared {
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        // A panic of a reader changes nothing, and the writer's last step cannot fail.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn digests(&self) -> MutexGuard<'_, Digests> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_chunk(&self) -> Chunk {
+        Chunk {
+            changes: Overlay::new(),
+            bytes: 0,
+            applied: self.state().applied,
+            membership: None,
+            answers: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    fn apply_entry(
+        &self,
+        chunk: &mut Chunk,
+        entry: &Entry,
+        responder: Option<ApplyResponder<TypeConfig>>,
+    ) -> io::Result<()> {
+        let index = entry.log_id.index;
+        if let Some(applied) = chunk.applied
+            && applied.index >= index
+        {
+            let problem = format!("entry {index} was to be applied behind {}", applied.index);
+            return Err(io::Error::other(problem));
+        }
+        let reply = self.apply_payload(chunk, &entry.log_id, &entry.payload)?;
+        chunk.applied = Some(entry.log_id);
+        if let Some(responder) = responder {
+            chunk.answers.push((responder, Outcome { index, reply }));
+        }
+        Ok(())
+    }
+
+    fn apply_payload(
+        &self,
+        chunk: &mut Chunk,
+        id: &LogId,
+        payload: &Payload,
+    ) -> io::Result<Option<statemachine::Reply>> {
+        match payload {
+            EntryPayload::Blank => Ok(None),
+            EntryPayload::Membership(membership) => {
+                chunk.membership = Some(StoredMembership::new(Some(*id), membership.clone()));
+                Ok(None)
+            }
+            EntryPayload::Normal(proposal) => {
+                let entry = statemachine::Entry {
+                    index: id.index,
+                    proposed_at: proposal.proposed_at(),
+                    command: proposal.command(),
+                };
+                self.apply_command(chunk, entry).map(Some)
+            }
+        }
+    }
+
+    fn apply_command(
+        &self,
+        chunk: &mut Chunk,
+        entry: statemachine::Entry<'_>,
+    ) -> io::Result<statemachine::Reply> {
+        let applied = {
+            let state = self.state();
+            statemachine::apply(&state.view(Some(&chunk.changes)), entry)
+                .map_err(io::Error::other)?
+        };
+        for (key, value) in applied.changes {
+            chunk.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            chunk.changes.insert(key, value);
+        }
+        if !applied.notices.is_empty() {
+            chunk.notices.push(AppliedNotices {
+                index: entry.index,
+                now: self.time_of(chunk)?,
+                notices: applied.notices,
+            });
+        }
+        Ok(applied.reply)
+    }
+
+    /// Cluster time at the chunk's last command, which has written the meta row.
+    fn time_of(&self, chunk: &Chunk) -> io::Result<Timestamp> {
+        match chunk.changes.get(tables::meta_key().bytes()) {
+            Some(Some(row)) => decode_meta(row).map(|meta| meta.now).map_err(io::Error::other),
+            _ => Ok(self.state().meta.now),
+        }
+    }
+
+    /// One batch for all rows, then memory, under the lock that keeps readers out.
+    fn put_in_place(&self, chunk: Chunk) -> io::Result<(Answers, Vec<AppliedNotices>)> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let applied = chunk.applied.as_ref();
+        state.database.write(&chunk.changes, applied, chunk.membership.as_ref())?;
+        if let Some(Some(row)) = chunk.changes.get(tables::meta_key().bytes()) {
+            state.meta = decode_meta(row).map_err(io::Error::other)?;
+        }
+        state.tables.change(chunk.changes);
+        state.applied = chunk.applied;
+        if let Some(membership) = chunk.membership {
+            state.membership = membership;
+        }
+        drop(state);
+        self.digests().record(&chunk.notices);
+        Ok((chunk.answers, chunk.notices))
+    }
+
+    /// Checkpoint first, then everything else from the checkpoint itself: what it holds is what it
+    /// covers, whatever is applied meanwhile.
+    fn build_snapshot(&self) -> Result<SnapshotData, StorageError> {
+        let making = self.snapshots().fresh_path();
+        files::remove_dir(&making)?;
+        let database = self.state().database.clone();
+        database.checkpoint(&making)?;
+        drop(database);
+        let (last_log_id, last_membership) = Database::open_checkpoint(&making)?.applied()?;
+        let meta = SnapshotMeta {
+            last_log_id,
+            last_membership,
+        };
+        let manifest = Manifest::of_checkpoint(&making, meta)?;
+        self.snapshots().publish(&making, manifest)
+    }
+
+    /// Everything is made beside the present state and verified; then one rename switches over.
+    ///
+    /// The snapshot takes its place first: if the process dies before the switch, Raft finds it newer
+    /// than the state and installs it again.
+    fn install(&self, meta: &SnapshotMeta, data: &SnapshotData) -> Result<(), StorageError> {
+        if data.manifest().meta != *meta {
+            let problem = "it covers something else than was announced";
+            return Err(StorageError::damaged(data.path(), problem));
+        }
+        let number = self.state().number + 1;
+        let path = open::state_of(&self.dir, number);
+        data.link_to(&path)?;
+        let state = State::load(&self.dir, number, &self.options)
+            .and_then(|state| check_installed(state, meta));
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                files::remove_dir(&path)?;
+                return Err(error);
+            }
+        };
+        self.keep_snapshot(data)?;
+        write_current(&self.dir, number)?;
+        let mut present = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        present.database.doom();
+        *present = state;
+        Ok(())
+    }
+
+    fn keep_snapshot(&self, data: &SnapshotData) -> Result<(), StorageError> {
+        let mut snapshots = self.snapshots();
+        if snapshots.newest().is_some_and(|newest| newest.path() == data.path()) {
+            return Ok(());
+        }
+        let making = snapshots.fresh_path();
+        data.link_to(&making)?;
+        snapshots.publish(&making, data.manifest().clone())?;
+        Ok(())
+    }
+}
+
+/// A snapshot must hold what its manifest says, and its rows what its digest says.
+fn check_installed(state: State, meta: &SnapshotMeta) -> Result<State, StorageError> {
+    if state.applied != meta.last_log_id || state.membership != meta.last_membership {
+        return Err(state.database.damaged("it covers something else than its manifest says"));
+    }
+    let digest = state.database.digest()?;
+    if digest != state.meta.digest {
+        let problem = format!("its rows have digest {digest}, its meta row {}", state.meta.digest);
+        return Err(state.database.damaged(problem));
+    }
+    Ok(state)
+}
+
+/// `[version u8][number u64][crc32c u32]`
+fn write_current(dir: &Path, number: u64) -> Result<(), StorageError> {
+    let mut bytes = vec![super::codec::FORMAT_VERSION];
+    bytes.extend_from_slice(&number.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    files::replace(&open::current_of(dir), &bytes)
+}
+
+/// The number of the state directory that holds; a new node's is 1.
+fn current_number(dir: &Path) -> Result<u64, StorageError> {
+    let path = open::current_of(dir);
+    let Some(bytes) = files::read(&path)? else {
+        write_current(dir, 1)?;
+        return Ok(1);
+    };
+    let number = bytes.split_last_chunk::<4>().and_then(|(mut body, crc)| {
+        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        super::codec::take_version(&mut body).ok()?;
+        super::codec::take_u64(&mut body).ok()
+    });
+    number.ok_or_else(|| StorageError::damaged(&path, "it does not match its checksum"))
+}
+
+fn remove_other_states(dir: &Path, number: u64) -> Result<(), StorageError> {
+    for name in files::names(dir)? {
+        if open::state_number(&name).is_some_and(|other| other != number) {
+            files::remove_dir(&dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+impl RaftStateMachine<TypeConfig> for StateStore {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let state = self.shared.state();
+        Ok((state.applied, state.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut chunks = entries.ready_chunks(CHUNK_ENTRIES_MAX);
+        while let Some(items) = chunks.next().await {
+            self.apply_items(items)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            shared: self.shared.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        let (shared, meta) = (self.shared.clone(), meta.clone());
+        let install = move || shared.install(&meta, &data);
+        tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+        (self.hook)(StateChange::Replaced { index });
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        Ok(self.shared.snapshots().newest().cloned().map(as_raft))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let shared = self.shared.clone();
+        let built = tokio::task::spawn_blocking(move || shared.build_snapshot()).await;
+        Ok(as_raft(built.map_err(io::Error::other)??))
+    }
+}
+
+fn as_raft(data: SnapshotData) -> Snapshot {
+    Snapshot {
+        meta: data.manifest().meta.clone(),
+        snapshot: data,
+    }
+}
+
+/// Rows of the resident tables, by table.
+type Rows = BTreeMap<Vec<u8>, Bytes>;

@@ -1,0 +1,118 @@
+//! Reading the state beside Raft: queries, figures, and snapshots for the network.
+
+use std::sync::Arc;
+
+use quorate_statemachine::digest::Digest;
+use quorate_statemachine::tables::MetaRow;
+use quorate_statemachine::{Timestamp, view};
+
+use super::Shared;
+use crate::raft::{LogId, StoredMembership};
+use crate::storage::error::StorageError;
+use crate::storage::snapshot::{Manifest, Receiver, SnapshotData};
+
+/// Reads the state between two chunks of entries. Cheap to clone.
+#[derive(Clone)]
+pub struct StateReader {
+    shared: Arc<Shared>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StateSizes {
+    /// Bytes of tables on disk.
+    pub disk_bytes: u64,
+    /// Bytes in RocksDB's write buffers.
+    pub buffer_bytes: u64,
+    /// Rows of the tables held in memory.
+    pub resident_rows: u64,
+    /// Bytes of their keys and values.
+    pub resident_bytes: u64,
+}
+
+impl StateReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Calls `read` with the rows, the last applied index (0 before the first) and cluster time.
+    /// Entries wait to be put in place until it returns: keep it short.
+    pub fn read<T>(&self, read: impl FnOnce(&dyn view::View, u64, Timestamp) -> T) -> T {
+        let state = self.shared.state();
+        let applied = state.applied.map_or(0, |applied| applied.index);
+        read(&state.view(None), applied, state.meta.now)
+    }
+
+    /// The last applied log id.
+    #[must_use]
+    pub fn applied(&self) -> Option<LogId> {
+        self.shared.state().applied
+    }
+
+    /// The last applied membership.
+    #[must_use]
+    pub fn membership(&self) -> StoredMembership {
+        self.shared.state().membership.clone()
+    }
+
+    /// Counters and marks at the last applied command: time, digest, cluster id.
+    #[must_use]
+    pub fn meta(&self) -> MetaRow {
+        self.shared.state().meta.clone()
+    }
+
+    /// The last recorded digests with their log indices, oldest first.
+    #[must_use]
+    pub fn digests(&self) -> Vec<(u64, Digest)> {
+        self.shared.digests().all()
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn sizes(&self) -> StateSizes {
+        let state = self.shared.state();
+        let (disk_bytes, buffer_bytes) = state.database.sizes();
+        let (rows, bytes) = state.tables.sizes();
+        StateSizes {
+            disk_bytes,
+            buffer_bytes,
+            resident_rows: rows as u64,
+            resident_bytes: bytes as u64,
+        }
+    }
+
+    /// Reads every row and compares with the digest, and memory with the disk. Entries wait meanwhile,
+    /// for about a second per million rows.
+    pub fn verify(&self) -> Result<Digest, StorageError> {
+        let state = self.shared.state();
+        let digest = state.database.digest()?;
+        if digest != state.meta.digest {
+            let recorded = state.meta.digest;
+            let problem = format!("its rows have digest {digest}, its meta row {recorded}");
+            return Err(state.database.damaged(problem));
+        }
+        let stored = state.database.resident_tables()?;
+        if !stored.rows().eq(state.tables.rows()) {
+            return Err(state.database.damaged("rows in memory differ from rows on disk"));
+        }
+        Ok(digest)
+    }
+
+    /// Writes all that is applied to disk, so that the next start applies nothing again.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        let database = self.shared.state().database.clone();
+        database.flush()
+    }
+
+    /// The newest snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<SnapshotData> {
+        self.shared.snapshots().newest().cloned()
+    }
+
+    /// Starts or goes on receiving a snapshot; what comes out is for Raft to install.
+    pub fn receiver(&self, manifest: Manifest) -> Result<Receiver, StorageError> {
+        let dir = self.shared.snapshots().dir().to_owned();
+        Receiver::new(&dir, manifest)
+    }
+}
