@@ -40,7 +40,8 @@ pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Typ
 /// What a snapshot covers.
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 /// A snapshot: what it covers and where it is.
-pub type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, crate::storage::SnapshotData>;
+pub type Snapshot =
+    openraft::type_config::alias::SnapshotOf<TypeConfig, crate::storage::SnapshotData>;
 /// First and last of the log.
 pub type LogState = openraft::LogState<TypeConfig>;
 /// The callback that says that an append is on disk.
@@ -122,9 +123,9 @@ impl Proposal {
     #[must_use]
     pub fn proposed_at(&self) -> Timestamp {
         let time = self.bytes().first_chunk::<TIME_BYTES>();
-        Timestamp(u64::from_le_bytes(*time.expect(
-            "both constructors leave room for the time",
-        )))
+        Timestamp(u64::from_le_bytes(
+            *time.expect("both constructors leave room for the time"),
+        ))
     }
 
     /// The encoded command.

@@ -64,7 +64,11 @@ pub fn decode_entry(bytes: Bytes) -> Result<Entry, BadBytes> {
             EntryPayload::Normal(proposal)
         }
         KIND_MEMBERSHIP => EntryPayload::Membership(take_membership(&bytes[HEADER_BYTES..])?),
-        kind => return Err(BadBytes::Body(format!("entry kind {kind} is unknown to this build"))),
+        kind => {
+            return Err(BadBytes::Body(format!(
+                "entry kind {kind} is unknown to this build"
+            )));
+        }
     };
     Ok(Entry { log_id, payload })
 }
@@ -306,13 +310,19 @@ mod tests {
         let head = [3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
         assert_eq!(encode_entry(&blank), [&[1, 0], &head[..]].concat());
         let body = [5, 0, 0, 0, 0, 0, 0, 0, b'x', b'y'];
-        assert_eq!(encode_entry(&command()), [&[1, 1], &head[..], &body[..]].concat());
+        assert_eq!(
+            encode_entry(&command()),
+            [&[1, 1], &head[..], &body[..]].concat()
+        );
         let change = Entry {
             log_id: log_id(3, 0x0102),
             payload: EntryPayload::Membership(membership()),
         };
         let body = b"\x01\x01\x01\x02\x01\x01a\x01p\x01c\x01h\x02\x01b\x01p\x01c\x01h";
-        assert_eq!(encode_entry(&change), [&[1, 2], &head[..], &body[..]].concat());
+        assert_eq!(
+            encode_entry(&change),
+            [&[1, 2], &head[..], &body[..]].concat()
+        );
         for entry in [blank, command(), change] {
             assert_eq!(decode_entry(encode_entry(&entry)), Ok(entry));
         }
@@ -356,7 +366,10 @@ mod tests {
     fn bad_bytes_are_refused_and_never_panic() {
         let good = encode_entry(&command());
         for length in 0..26 {
-            assert!(decode_entry(good.slice(..length)).is_err(), "{length} bytes");
+            assert!(
+                decode_entry(good.slice(..length)).is_err(),
+                "{length} bytes"
+            );
         }
         let mut bad = good.to_vec();
         bad[0] = 2;

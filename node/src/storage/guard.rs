@@ -85,7 +85,10 @@ impl Guard {
             .filter_map(|(slot, number)| slot.map(|(sequence, mark)| (sequence, number, mark)))
             .max_by_key(|(sequence, ..)| *sequence);
         let Some((sequence, number, mark)) = newest else {
-            return Err(StorageError::damaged(path, "neither of its two slots can be read"));
+            return Err(StorageError::damaged(
+                path,
+                "neither of its two slots can be read",
+            ));
         };
         let file = OpenOptions::new()
             .write(true)
@@ -221,7 +224,10 @@ mod tests {
         let mut bytes = fs::read(&path).expect("read");
         bytes[torn_at as usize] ^= 1;
         fs::write(&path, &bytes).expect("written");
-        assert_eq!(Guard::open(&path).expect("readable").expect("there").mark(), mark(1));
+        assert_eq!(
+            Guard::open(&path).expect("readable").expect("there").mark(),
+            mark(1)
+        );
         bytes[(SLOT_STRIDE - torn_at / SLOT_STRIDE * SLOT_STRIDE) as usize] ^= 1;
         fs::write(&path, &bytes).expect("written");
         let text = Guard::open(&path).expect_err("damaged").to_string();
@@ -231,7 +237,9 @@ mod tests {
     #[test]
     fn bytes_of_a_slot_are_pinned() {
         let bytes = encode(5, &mark(1));
-        let start = [1, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 31, 0, 0, 0];
+        let start = [
+            1, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 31, 0, 0, 0,
+        ];
         assert_eq!(bytes[..21], start);
         assert_eq!(bytes[25..36], [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
         assert_eq!(decode(&bytes), Some((5, mark(1))));

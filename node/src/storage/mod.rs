@@ -72,7 +72,9 @@ impl Storage {
         };
         self.state.discard_snapshot_before(purged);
         let reader = self.state.reader();
-        let snapshot = reader.snapshot().and_then(|data| data.manifest().meta.last_log_id);
+        let snapshot = reader
+            .snapshot()
+            .and_then(|data| data.manifest().meta.last_log_id);
         let reached = reader.applied().max(snapshot).map_or(0, |id| id.index);
         if reached < purged.index {
             let problem = format!(

@@ -209,9 +209,8 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, StorageError> {
             supported: FORMAT_VERSION,
         });
     }
-    let identity = check_identity(&bytes).ok_or_else(|| {
-        StorageError::damaged(path, "the identity does not match its checksum")
-    })?;
+    let identity = check_identity(&bytes)
+        .ok_or_else(|| StorageError::damaged(path, "the identity does not match its checksum"))?;
     Ok(Some(identity))
 }
 
@@ -252,7 +251,10 @@ mod tests {
             ..identity()
         };
         let refused = dir.set_identity(other).expect_err("another").to_string();
-        assert!(refused.contains("node 7 (n7) of cluster c, not to node 8"), "{refused}");
+        assert!(
+            refused.contains("node 7 (n7) of cluster c, not to node 8"),
+            "{refused}"
+        );
         drop(dir);
         let dir = DataDir::open(temp.path().join("a/b")).expect("opened");
         assert_eq!(dir.identity(), Some(&identity()));
@@ -279,7 +281,10 @@ mod tests {
         let temp = tempfile::tempdir().expect("a directory");
         fs::write(temp.path().join("thesis.txt"), b"years of work").expect("written");
         let text = message(DataDir::open(temp.path()));
-        assert!(text.contains("thesis.txt") && text.contains("empty directory"), "{text}");
+        assert!(
+            text.contains("thesis.txt") && text.contains("empty directory"),
+            "{text}"
+        );
         assert_eq!(files::names(temp.path()).expect("listed"), ["thesis.txt"]);
     }
 
@@ -288,7 +293,10 @@ mod tests {
         let temp = tempfile::tempdir().expect("a directory");
         fs::write(temp.path().join(IDENTITY), [9, 1, 2, 3]).expect("written");
         let text = message(DataDir::open(temp.path()));
-        assert!(text.contains("format version 9") && text.contains("up to 1"), "{text}");
+        assert!(
+            text.contains("format version 9") && text.contains("up to 1"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -309,6 +317,9 @@ mod tests {
         let path = temp.path().join("file");
         fs::write(&path, b"").expect("written");
         let text = message(DataDir::open(path.join("data")));
-        assert!(text.contains("cannot create") && text.contains("file/data"), "{text}");
+        assert!(
+            text.contains("cannot create") && text.contains("file/data"),
+            "{text}"
+        );
     }
 }

@@ -98,7 +98,9 @@ impl Manifest {
             .split_last_chunk::<8>()
             .ok_or(BadBytes::Short(bytes.len()))?;
         if xxh3_64(body) != u64::from_le_bytes(*checksum) {
-            return Err(BadBytes::Body("the manifest's checksum does not hold".to_owned()));
+            return Err(BadBytes::Body(
+                "the manifest's checksum does not hold".to_owned(),
+            ));
         }
         take_version(&mut body)?;
         let (meta, files): (Vec<u8>, Vec<FileEntry>) = rows::take_last(body)?;
@@ -127,14 +129,19 @@ fn belongs(name: &str) -> bool {
 fn check_names(files: &[FileEntry]) -> Result<(), BadBytes> {
     if files.len() > FILES_MAX {
         let count = files.len();
-        return Err(BadBytes::Body(format!("{count} files, the limit is {FILES_MAX}")));
+        return Err(BadBytes::Body(format!(
+            "{count} files, the limit is {FILES_MAX}"
+        )));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let mut names = BTreeSet::new();
     for file in files {
         let good = belongs(&file.name) && file.name.len() <= 64 && file.name.bytes().all(plain);
         if !good || !names.insert(&file.name) {
-            return Err(BadBytes::Body(format!("{:?} is no file of a snapshot", file.name)));
+            return Err(BadBytes::Body(format!(
+                "{:?} is no file of a snapshot",
+                file.name
+            )));
         }
     }
     Ok(())
@@ -207,9 +214,18 @@ impl SnapshotData {
 
     /// Reads up to `max` bytes (and up to [`CHUNK_BYTES_MAX`]) of a file from `offset` on.
     pub fn read_chunk(&self, file: &str, offset: u64, max: usize) -> io::Result<Chunk> {
-        let size = match self.manifest().files.iter().find(|entry| entry.name == file) {
+        let size = match self
+            .manifest()
+            .files
+            .iter()
+            .find(|entry| entry.name == file)
+        {
             Some(entry) => entry.size,
-            None => return Err(io::Error::other(format!("{file:?} is no file of the snapshot"))),
+            None => {
+                return Err(io::Error::other(format!(
+                    "{file:?} is no file of the snapshot"
+                )));
+            }
         };
         let room = size.saturating_sub(offset).min(CHUNK_BYTES_MAX as u64) as usize;
         let mut bytes = vec![0; room.min(max)];
@@ -435,7 +451,9 @@ impl Receiver {
     pub fn next(&self) -> Option<(&str, u64)> {
         let files = self.manifest.files.iter().zip(&self.have);
         let mut missing = files.filter(|(file, have)| **have < file.size);
-        missing.next().map(|(file, have)| (file.name.as_str(), *have))
+        missing
+            .next()
+            .map(|(file, have)| (file.name.as_str(), *have))
     }
 
     /// Bytes received so far.
@@ -452,7 +470,11 @@ impl Receiver {
         bytes: &[u8],
         crc: u32,
     ) -> Result<(), ReceiveError> {
-        let found = self.manifest.files.iter().position(|entry| entry.name == file);
+        let found = self
+            .manifest
+            .files
+            .iter()
+            .position(|entry| entry.name == file);
         let number = found.ok_or_else(|| ReceiveError::UnknownFile(file.to_owned()))?;
         let (have, size) = (self.have[number], self.manifest.files[number].size);
         let file = file.to_owned();
@@ -575,26 +597,40 @@ mod tests {
         assert!(matches!(long, Err(ReceiveError::Chunk { .. })));
         let unknown = receiver.write_chunk("2.sst", 0, b"", 0);
         assert!(matches!(unknown, Err(ReceiveError::UnknownFile(_))));
-        receiver.write_chunk("1.sst", 0, b"ab", crc(b"ab")).expect("taken");
-        receiver.write_chunk("1.sst", 0, b"ab", crc(b"ab")).expect("again");
-        assert!(matches!(receiver.finish(), Err(ReceiveError::Incomplete { have: 2, .. })));
+        receiver
+            .write_chunk("1.sst", 0, b"ab", crc(b"ab"))
+            .expect("taken");
+        receiver
+            .write_chunk("1.sst", 0, b"ab", crc(b"ab"))
+            .expect("again");
+        assert!(matches!(
+            receiver.finish(),
+            Err(ReceiveError::Incomplete { have: 2, .. })
+        ));
         drop(receiver);
         let mut receiver = Receiver::new(temp.path(), wanted).expect("resumed");
         assert_eq!(receiver.next(), Some(("1.sst", 2)));
-        receiver.write_chunk("1.sst", 2, b"c", crc(b"c")).expect("taken");
+        receiver
+            .write_chunk("1.sst", 2, b"c", crc(b"c"))
+            .expect("taken");
         assert_eq!((receiver.next(), receiver.received_bytes()), (None, 3));
         let path = receiver.path.clone();
         let data = receiver.finish().expect("whole");
         assert_eq!(data.read_chunk("1.sst", 1, 9).expect("read").bytes, "bc");
         drop(data);
-        assert!(!path.exists(), "a received directory goes with its last user");
+        assert!(
+            !path.exists(),
+            "a received directory goes with its last user"
+        );
     }
 
     #[test]
     fn a_file_that_is_complete_but_wrong_is_dropped() {
         let temp = tempfile::tempdir().expect("a directory");
         let mut receiver = Receiver::new(temp.path(), manifest(&["1.sst"])).expect("made");
-        receiver.write_chunk("1.sst", 0, b"abc", crc32c::crc32c(b"abc")).expect("taken");
+        receiver
+            .write_chunk("1.sst", 0, b"abc", crc32c::crc32c(b"abc"))
+            .expect("taken");
         let Err(ReceiveError::Corrupt { file }) = receiver.finish() else {
             panic!("a wrong file was taken");
         };

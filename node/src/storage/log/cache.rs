@@ -110,7 +110,10 @@ impl Cache {
     pub fn set_durable(&mut self, batch: u64) {
         self.durable = batch;
         while self.bytes > self.bytes_max
-            && self.entries.front().is_some_and(|front| front.batch <= self.durable)
+            && self
+                .entries
+                .front()
+                .is_some_and(|front| front.batch <= self.durable)
         {
             self.drop_front();
         }

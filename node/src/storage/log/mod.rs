@@ -61,9 +61,6 @@ const KEY_VOTE: [u8; 2] = [0xff, 1];
 const KEY_PURGED: [u8; 2] = [0xff, 2];
 const KEY_COMMITTED: [u8; 2] = [0xff, 3];
 
-/// Bytes in front of an entry in its row.
-const ROW_HEADER_BYTES: usize = 12;
-
 /// Bounds of the log's memory.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
@@ -176,7 +173,10 @@ impl LogStore {
     /// Bytes of the log on disk, without the write-ahead log.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        let bytes = self.core.db.property_int_value("rocksdb.total-sst-files-size");
+        let bytes = self
+            .core
+            .db
+            .property_int_value("rocksdb.total-sst-files-size");
         bytes.ok().flatten().unwrap_or_default()
     }
 }

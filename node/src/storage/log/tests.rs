@@ -44,7 +44,10 @@ impl Home {
             panic!("a damaged log was opened");
         };
         let text = error.to_string();
-        assert!(text.contains("remove this member and add it again with an empty directory"), "{text}");
+        assert!(
+            text.contains("remove this member and add it again with an empty directory"),
+            "{text}"
+        );
         text
     }
 
@@ -69,7 +72,9 @@ fn entry(term: u64, index: u64, command: &str) -> Entry {
 
 fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
     let command = |index| format!("command {term}/{index}");
-    range.map(|index| entry(term, index, &command(index))).collect()
+    range
+        .map(|index| entry(term, index, &command(index)))
+        .collect()
 }
 
 async fn append(log: &mut LogStore, entries: Vec<Entry>) {
@@ -95,7 +100,11 @@ fn flip(path: &Path, at: usize) {
 fn position(path: &Path, needle: &str) -> usize {
     let bytes = fs::read(path).unwrap();
     let windows = bytes.windows(needle.len());
-    windows.zip(0..).find(|(window, _)| *window == needle.as_bytes()).unwrap().1
+    windows
+        .zip(0..)
+        .find(|(window, _)| *window == needle.as_bytes())
+        .unwrap()
+        .1
 }
 
 #[tokio::test]
@@ -109,8 +118,14 @@ async fn what_was_appended_is_there_after_reopening() {
     log.save_committed(Some(log_id(1, 4))).await.unwrap();
     drop(log);
     let mut log = home.open();
-    assert_eq!(read(&log, 0..100).await, [entries(1, 0..5), entries(2, 5..9)].concat());
-    assert_eq!(read(&log, 4..6).await, [entries(1, 4..5), entries(2, 5..6)].concat());
+    assert_eq!(
+        read(&log, 0..100).await,
+        [entries(1, 0..5), entries(2, 5..9)].concat()
+    );
+    assert_eq!(
+        read(&log, 4..6).await,
+        [entries(1, 4..5), entries(2, 5..6)].concat()
+    );
     assert_eq!(log.last_log_id(), Some(log_id(2, 8)));
     assert_eq!(log.reader().read_vote().await.unwrap(), Some(vote));
     assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 4)));
@@ -180,7 +195,8 @@ async fn entries_that_left_the_cache_are_read_from_disk() {
     assert!((80..99).contains(&cached_from), "{cached_from}");
     assert_eq!(read(&log, 0..100).await, entries(1, 0..100));
     assert_eq!(read(&log, 10..20).await, entries(1, 10..20));
-    let stream = log.reader().entries_stream(5..97).await;
+    let mut reader = log.reader();
+    let stream = reader.entries_stream(5..97).await;
     let streamed: Vec<Entry> = futures::TryStreamExt::try_collect(stream).await.unwrap();
     assert_eq!(streamed, entries(1, 5..97));
     log.truncate_after(Some(log_id(1, 50))).await.unwrap();
@@ -194,7 +210,11 @@ async fn a_limited_read_gives_at_least_one_entry() {
     let home = Home::new();
     let mut log = home.open();
     let large = "x".repeat(READ_BYTES_MAX);
-    append(&mut log, (0..3).map(|index| entry(1, index, &large)).collect()).await;
+    append(
+        &mut log,
+        (0..3).map(|index| entry(1, index, &large)).collect(),
+    )
+    .await;
     let step = log.reader().limited_get_log_entries(0, 3).await.unwrap();
     assert_eq!(step.len(), 1);
     drop(log);
@@ -210,8 +230,14 @@ async fn a_hole_is_refused_and_stops_the_store() {
     let mut log = home.open();
     append(&mut log, entries(1, 0..2)).await;
     let failure = log.failure();
-    let error = try_append(&mut log, entries(1, 3..4)).await.unwrap_err().to_string();
-    assert!(error.contains("entry 3 was to be appended behind entry 1"), "{error}");
+    let error = try_append(&mut log, entries(1, 3..4))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("entry 3 was to be appended behind entry 1"),
+        "{error}"
+    );
     assert!(failure.borrow().is_some());
     try_append(&mut log, entries(1, 2..3)).await.unwrap_err();
     log.save_vote(&Vote::new(9, 9)).await.unwrap_err();
@@ -230,7 +256,10 @@ async fn a_byte_flipped_in_the_middle_of_the_write_ahead_log_is_noticed() {
     let wal = home.wals().pop().unwrap();
     flip(&wal, position(&wal, "command 1/36"));
     let text = home.refusal();
-    assert!(text.contains("ends before entry 36") && text.contains("up to 99"), "{text}");
+    assert!(
+        text.contains("ends before entry 36") && text.contains("up to 99"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -248,7 +277,10 @@ async fn a_deleted_or_cut_write_ahead_log_is_noticed() {
     for wal in home.wals() {
         fs::remove_file(wal).unwrap();
     }
-    assert!(home.refusal().contains("entries up to 49 were acknowledged"));
+    assert!(
+        home.refusal()
+            .contains("entries up to 49 were acknowledged")
+    );
 }
 
 #[tokio::test]
@@ -258,8 +290,13 @@ async fn damage_inside_a_table_file_is_noticed() {
     append(&mut log, entries(1, 0..50)).await;
     log.core.db.flush().unwrap();
     drop(log);
-    let tables = fs::read_dir(home.log()).unwrap().map(|entry| entry.unwrap().path());
-    let table = tables.into_iter().find(|path| path.extension().is_some_and(|e| e == "sst")).unwrap();
+    let tables = fs::read_dir(home.log())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let table = tables
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|e| e == "sst"))
+        .unwrap();
     flip(&table, position(&table, "command 1/7"));
     assert!(home.refusal().contains("orruption"));
 }
@@ -306,7 +343,10 @@ async fn another_tail_than_the_acknowledged_one_is_noticed() {
     drop(log);
     fs::write(home.acked(), acked).unwrap();
     let text = home.refusal();
-    assert!(text.contains("log entry 9: it is not the entry that was acknowledged"), "{text}");
+    assert!(
+        text.contains("log entry 9: it is not the entry that was acknowledged"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -320,7 +360,10 @@ async fn a_lost_vote_or_guard_is_noticed() {
     db.delete(KEY_VOTE).unwrap();
     drop(db);
     let text = home.refusal();
-    assert!(text.contains("no vote") && text.contains("was given"), "{text}");
+    assert!(
+        text.contains("no vote") && text.contains("was given"),
+        "{text}"
+    );
     fs::remove_file(home.acked()).unwrap();
     assert!(home.refusal().contains("acked: the file is missing"));
     fs::write(home.acked(), acked).unwrap();
@@ -336,7 +379,10 @@ async fn a_log_that_vanished_as_a_whole_is_noticed() {
     drop(log);
     fs::remove_dir_all(home.log()).unwrap();
     let text = home.refusal();
-    assert!(text.contains("the log is missing, but votes and entries before 3 were acknowledged"), "{text}");
+    assert!(
+        text.contains("the log is missing, but votes and entries before 3 were acknowledged"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -346,10 +392,16 @@ async fn many_appends_at_once_are_written_together_and_in_order() {
     let mut waits = Vec::new();
     for index in 0..2000 {
         let (done, wait) = TypeConfig::oneshot();
-        log.append(entries(1, index..index + 1), Flushed::signal(done)).await.unwrap();
+        log.append(entries(1, index..index + 1), Flushed::signal(done))
+            .await
+            .unwrap();
         waits.push(wait);
     }
-    assert_eq!(read(&log, 0..2000).await.len(), 2000, "readable before they are durable");
+    assert_eq!(
+        read(&log, 0..2000).await.len(),
+        2000,
+        "readable before they are durable"
+    );
     for wait in waits {
         wait.await.unwrap().unwrap();
     }

@@ -6,9 +6,7 @@ use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
 
 use super::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, chain, split_row};
 use crate::raft::{LogId, Vote};
-use crate::storage::codec::{
-    decode_log_id, decode_vote, encode_log_id, entry_log_id, take_u64,
-};
+use crate::storage::codec::{decode_log_id, decode_vote, encode_log_id, entry_log_id, take_u64};
 use crate::storage::error::StorageError;
 use crate::storage::guard::Mark;
 
@@ -36,7 +34,11 @@ pub(super) fn verify(db: &DB, path: &Path) -> Result<Verified, StorageError> {
     for (index, row) in (start..).zip(db.iterator_opt(mode, options)) {
         let (key, row) = row.map_err(|error| damaged(path, index, &error.to_string()))?;
         if *key != index.to_be_bytes() {
-            return Err(damaged(path, index, "the entry is missing, but later ones are there"));
+            return Err(damaged(
+                path,
+                index,
+                "the entry is missing, but later ones are there",
+            ));
         }
         check_entry(&mut found, index, &row).map_err(|problem| damaged(path, index, &problem))?;
     }
@@ -99,9 +101,7 @@ pub(super) fn encode_purged(id: &LogId, chain: u64) -> Vec<u8> {
     out
 }
 
-fn decode_purged(
-    mut bytes: &[u8],
-) -> Result<(LogId, u64), quorate_statemachine::codec::BadBytes> {
+fn decode_purged(mut bytes: &[u8]) -> Result<(LogId, u64), quorate_statemachine::codec::BadBytes> {
     let chain = take_u64(&mut bytes)?;
     Ok((decode_log_id(bytes)?, chain))
 }
@@ -111,7 +111,10 @@ fn check_committed(found: &Verified, path: &Path) -> Result<(), StorageError> {
     match (found.committed, found.last) {
         (Some(committed), last) if last.is_none_or(|last| last.index < committed.index) => {
             let last = last.map_or("nothing".to_owned(), |last| format!("entry {}", last.index));
-            let problem = format!("it ends with {last}, but entry {} is committed", committed.index);
+            let problem = format!(
+                "it ends with {last}, but entry {} is committed",
+                committed.index
+            );
             Err(StorageError::damaged(path, problem))
         }
         _ => Ok(()),
@@ -140,12 +143,7 @@ pub(super) fn check_guard(
 }
 
 /// The entry at the mark must be the one that was there.
-fn check_chain(
-    db: &DB,
-    mark: &Mark,
-    found: &Verified,
-    path: &Path,
-) -> Result<(), StorageError> {
+fn check_chain(db: &DB, mark: &Mark, found: &Verified, path: &Path) -> Result<(), StorageError> {
     let Some(index) = mark.end.checked_sub(1) else {
         return Ok(());
     };
@@ -155,7 +153,11 @@ fn check_chain(
     let row = get(db, path, &index.to_be_bytes())?.unwrap_or_default();
     match split_row(&row) {
         Some((chain, _)) if chain == mark.chain => Ok(()),
-        _ => Err(damaged(path, index, "it is not the entry that was acknowledged")),
+        _ => Err(damaged(
+            path,
+            index,
+            "it is not the entry that was acknowledged",
+        )),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The thread that writes the log: all that waits in one batch, one sync, then the callbacks.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
@@ -147,11 +147,7 @@ impl Writer {
     }
 
     /// Log id and chain of what stands before `end`: an entry, or the purge mark.
-    fn entry_before(
-        &self,
-        cache: &Cache,
-        end: u64,
-    ) -> io::Result<(Option<LogId>, u64)> {
+    fn entry_before(&self, cache: &Cache, end: u64) -> io::Result<(Option<LogId>, u64)> {
         match end.checked_sub(1) {
             Some(index) if index >= cache.first => {
                 let (id, chain) = self.entry_at(cache, index)?;
@@ -166,7 +162,10 @@ impl Writer {
         let (done, wait) = oneshot::channel();
         {
             let mut cache = self.core.cache();
-            if cache.purged.is_some_and(|purged| purged.index >= upto.index) {
+            if cache
+                .purged
+                .is_some_and(|purged| purged.index >= upto.index)
+            {
                 return Ok(());
             }
             let from = cache.first;
@@ -188,15 +187,15 @@ impl Writer {
         self.finished(wait).await
     }
 
-    fn entry_at(
-        &self,
-        cache: &Cache,
-        index: u64,
-    ) -> io::Result<(LogId, u64)> {
+    fn entry_at(&self, cache: &Cache, index: u64) -> io::Result<(LogId, u64)> {
         if let Some(found) = cache.cached(index) {
             return Ok(found);
         }
-        let row = self.core.db.get(index.to_be_bytes()).map_err(io::Error::other)?;
+        let row = self
+            .core
+            .db
+            .get(index.to_be_bytes())
+            .map_err(io::Error::other)?;
         let found = split_row(row.as_deref().unwrap_or_default()).and_then(|(chain, entry)| {
             Some((crate::storage::codec::entry_log_id(entry).ok()?, chain))
         });
@@ -207,7 +206,9 @@ impl Writer {
     }
 
     fn send(&self, job: Job) -> io::Result<()> {
-        self.jobs.send(job).map_err(|_| self.core.fail("the writer thread of the log has ended"))
+        self.jobs
+            .send(job)
+            .map_err(|_| self.core.fail("the writer thread of the log has ended"))
     }
 
     async fn finished(&self, wait: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
@@ -319,7 +320,10 @@ impl Far {
             .write_opt(batch, &self.synced)
             .map_err(StorageError::database("write to", &self.core.path))?;
         self.guard.write(mark)?;
-        if jobs.iter().any(|job| matches!(job, Job::Vote(..) | Job::Truncate { .. })) {
+        if jobs
+            .iter()
+            .any(|job| matches!(job, Job::Vote(..) | Job::Truncate { .. }))
+        {
             self.guard.sync()?;
         }
         self.drop_files(jobs)
@@ -445,7 +449,7 @@ impl Far {
 
     fn write_marks(&mut self) -> Result<(), StorageError> {
         if self.core.check_failure().is_err() {
-                return Ok(());
+            return Ok(());
         }
         let mut batch = WriteBatch::default();
         if self.put_committed(&mut batch, self.guard.mark().end) {

@@ -127,7 +127,9 @@ impl Database {
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.db.write_opt(batch, &options).map_err(self.failed("write to"))
+        self.db
+            .write_opt(batch, &options)
+            .map_err(self.failed("write to"))
     }
 
     /// What the node's own rows say.
@@ -139,9 +141,8 @@ impl Database {
             None => None,
         };
         let membership = match self.get(&KEY_MEMBERSHIP)? {
-            Some(row) => decode_stored_membership(&row).map_err(|error| {
-                self.damaged(format!("the membership cannot be read: {error}"))
-            })?,
+            Some(row) => decode_stored_membership(&row)
+                .map_err(|error| self.damaged(format!("the membership cannot be read: {error}")))?,
             None => StoredMembership::default(),
         };
         Ok((applied, membership))
@@ -150,7 +151,10 @@ impl Database {
     /// Loads the tables that are held in memory.
     pub fn resident_tables(&self) -> Result<Tables, StorageError> {
         let mut loaded = Tables::default();
-        for (tag, _) in tables::REGISTRY.iter().filter(|(tag, _)| tables::resident(*tag)) {
+        for (tag, _) in tables::REGISTRY
+            .iter()
+            .filter(|(tag, _)| tables::resident(*tag))
+        {
             loaded.add(*tag, self.table(*tag)?);
         }
         Ok(loaded)
@@ -160,10 +164,14 @@ impl Database {
     fn table(&self, tag: u8) -> Result<Rows, StorageError> {
         let [high, low] = tables::NAMESPACE.to_be_bytes();
         let mut rows = Vec::new();
-        self.scan(&[high, low, tag], &[high, low, tag + 1], &mut |key, value| {
-            rows.push((key.to_vec(), Bytes::copy_from_slice(value)));
-            true
-        })?;
+        self.scan(
+            &[high, low, tag],
+            &[high, low, tag + 1],
+            &mut |key, value| {
+                rows.push((key.to_vec(), Bytes::copy_from_slice(value)));
+                true
+            },
+        )?;
         Ok(rows.into_iter().collect())
     }
 
@@ -195,7 +203,10 @@ impl Database {
     /// Bytes of tables on disk, and bytes that are not flushed yet.
     pub fn sizes(&self) -> (u64, u64) {
         let read = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
-        (read("rocksdb.total-sst-files-size"), read("rocksdb.cur-size-all-mem-tables"))
+        (
+            read("rocksdb.total-sst-files-size"),
+            read("rocksdb.cur-size-all-mem-tables"),
+        )
     }
 }
 

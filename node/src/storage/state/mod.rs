@@ -177,7 +177,9 @@ impl StateStore {
     /// Forgets a snapshot that ends before `purged`: nobody could go on from it.
     pub(super) fn discard_snapshot_before(&self, purged: LogId) {
         let mut snapshots = self.shared.snapshots();
-        let newest = snapshots.newest().map(|data| data.manifest().meta.last_log_id);
+        let newest = snapshots
+            .newest()
+            .map(|data| data.manifest().meta.last_log_id);
         if newest.is_some_and(|covers| covers < Some(purged)) {
             snapshots.discard_newest();
         }
@@ -262,7 +264,9 @@ impl Shared {
     }
 
     fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn digests(&self) -> MutexGuard<'_, Digests> {
@@ -351,7 +355,9 @@ impl Shared {
     /// Cluster time at the chunk's last command, which has written the meta row.
     fn time_of(&self, chunk: &Chunk) -> io::Result<Timestamp> {
         match chunk.changes.get(tables::meta_key().bytes()) {
-            Some(Some(row)) => decode_meta(row).map(|meta| meta.now).map_err(io::Error::other),
+            Some(Some(row)) => decode_meta(row)
+                .map(|meta| meta.now)
+                .map_err(io::Error::other),
             _ => Ok(self.state().meta.now),
         }
     }
@@ -360,7 +366,9 @@ impl Shared {
     fn put_in_place(&self, chunk: Chunk) -> io::Result<(Answers, Vec<AppliedNotices>)> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let applied = chunk.applied.as_ref();
-        state.database.write(&chunk.changes, applied, chunk.membership.as_ref())?;
+        state
+            .database
+            .write(&chunk.changes, applied, chunk.membership.as_ref())?;
         if let Some(Some(row)) = chunk.changes.get(tables::meta_key().bytes()) {
             state.meta = decode_meta(row).map_err(io::Error::other)?;
         }
@@ -422,7 +430,10 @@ impl Shared {
 
     fn keep_snapshot(&self, data: &SnapshotData) -> Result<(), StorageError> {
         let mut snapshots = self.snapshots();
-        if snapshots.newest().is_some_and(|newest| newest.path() == data.path()) {
+        if snapshots
+            .newest()
+            .is_some_and(|newest| newest.path() == data.path())
+        {
             return Ok(());
         }
         let making = snapshots.fresh_path();
@@ -435,11 +446,16 @@ impl Shared {
 /// A snapshot must hold what its manifest says, and its rows what its digest says.
 fn check_installed(state: State, meta: &SnapshotMeta) -> Result<State, StorageError> {
     if state.applied != meta.last_log_id || state.membership != meta.last_membership {
-        return Err(state.database.damaged("it covers something else than its manifest says"));
+        return Err(state
+            .database
+            .damaged("it covers something else than its manifest says"));
     }
     let digest = state.database.digest()?;
     if digest != state.meta.digest {
-        let problem = format!("its rows have digest {digest}, its meta row {}", state.meta.digest);
+        let problem = format!(
+            "its rows have digest {digest}, its meta row {}",
+            state.meta.digest
+        );
         return Err(state.database.damaged(problem));
     }
     Ok(state)
@@ -506,11 +522,17 @@ impl RaftStateMachine<TypeConfig> for StateStore {
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let (shared, meta) = (self.shared.clone(), meta.clone());
         let install = move || shared.install(&meta, &data);
-        tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+        tokio::task::spawn_blocking(install)
+            .await
+            .map_err(io::Error::other)??;
         (self.hook)(StateChange::Replaced { index });
         Ok(())
     }

@@ -93,7 +93,9 @@ impl StateReader {
         }
         let stored = state.database.resident_tables()?;
         if !stored.rows().eq(state.tables.rows()) {
-            return Err(state.database.damaged("rows in memory differ from rows on disk"));
+            return Err(state
+                .database
+                .damaged("rows in memory differ from rows on disk"));
         }
         Ok(digest)
     }

@@ -22,7 +22,10 @@ pub(super) struct Tables {
 impl Tables {
     /// Takes in a table that was loaded.
     pub fn add(&mut self, tag: u8, rows: Rows) {
-        self.bytes += rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        self.bytes += rows
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>();
         self.by_tag.insert(tag, rows);
     }
 
@@ -57,8 +60,8 @@ impl Tables {
     fn table_of_range(&self, from: &[u8], to: &[u8]) -> Option<&Rows> {
         let prefix = from.get(..tables::PREFIX_BYTES)?;
         let (tag, namespace) = prefix.split_last()?;
-        let inside = to.starts_with(prefix)
-            || to.split_last() == Some((&tag.checked_add(1)?, namespace));
+        let inside =
+            to.starts_with(prefix) || to.split_last() == Some((&tag.checked_add(1)?, namespace));
         if inside { self.table(from) } else { None }
     }
 
@@ -89,7 +92,10 @@ impl view::View for View<'_> {
         }
         match self.tables.table(key) {
             Some(table) => Ok(table.get(key).cloned()),
-            None => self.database.get(key).map_err(|error| Broken(error.to_string())),
+            None => self
+                .database
+                .get(key)
+                .map_err(|error| Broken(error.to_string())),
         }
     }
 
