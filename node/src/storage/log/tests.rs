@@ -408,3 +408,32 @@ async fn many_appends_at_once_are_written_together_and_in_order() {
     drop(log);
     assert_eq!(read(&home.open(), 0..2000).await, entries(1, 0..2000));
 }
+
+/// A measurement: `cargo test --release -- --ignored million`.
+#[tokio::test]
+#[ignore = "takes half a minute"]
+async fn a_million_entries_are_verified_on_open() {
+    let home = Home::new();
+    let mut log = home.open();
+    let command = "x".repeat(128);
+    let mut waits = std::collections::VecDeque::new();
+    let start = std::time::Instant::now();
+    for part in 0..10_000 {
+        let batch = (0..100).map(|step| entry(1, part * 100 + step, &command));
+        let (done, wait) = TypeConfig::oneshot();
+        log.append(batch.collect::<Vec<_>>(), Flushed::signal(done)).await.unwrap();
+        waits.push_back(wait);
+        if waits.len() > 10 {
+            waits.pop_front().unwrap().await.unwrap().unwrap();
+        }
+    }
+    for wait in waits {
+        wait.await.unwrap().unwrap();
+    }
+    println!("appended in {:?}", start.elapsed());
+    drop(log);
+    let start = std::time::Instant::now();
+    let log = home.open();
+    println!("opened in {:?}", start.elapsed());
+    assert_eq!(log.last_log_id(), Some(log_id(1, 999_999)));
+}

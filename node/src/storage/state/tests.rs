@@ -1,1 +1,525 @@
-//! x
+//! The state: restarts, chunks, snapshots, and what damage is refused.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::sync::Mutex as StdMutex;
+
+use openraft::storage::RaftLogStorage;
+use quorate_statemachine::lease::{Claim, SameOwner};
+use quorate_statemachine::view::MemoryView;
+use quorate_statemachine::{Command, LeaseToken, Name, Owner, cluster};
+use tempfile::TempDir;
+
+use super::*;
+use crate::raft::{Membership, Proposal, log_id};
+use crate::storage::{DataDir, Identity, Receiver, Storage, StorageOptions};
+
+struct Home {
+    temp: TempDir,
+    changes: Arc<StdMutex<Vec<StateChange>>>,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self {
+            temp: tempfile::tempdir().unwrap(),
+            changes: Arc::default(),
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        self.temp.path()
+    }
+
+    fn open(&self) -> StateStore {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<StateStore, StorageError> {
+        let changes = self.changes.clone();
+        let hook = Arc::new(move |change| changes.lock().unwrap().push(change));
+        StateStore::open(self.dir(), &StateOptions::default(), hook)
+    }
+
+    fn names(&self, dir: &str) -> Vec<String> {
+        files::names(&self.dir().join(dir)).unwrap()
+    }
+}
+
+fn name(text: String) -> Name {
+    Name::parse("name", text).unwrap()
+}
+
+/// A claim that is granted or refused depending on what came before; some run out at once.
+fn claim(index: u64) -> Command {
+    let owner = Owner::new(name(format!("w{}", index % 3)), name("boot".to_owned()));
+    Claim {
+        key: name(format!("k{}", index * 7 % 20)),
+        owner,
+        lease_token: LeaseToken::parse(format!("t{index}")).unwrap(),
+        ttl_ms: index * 13 % 50,
+        same_owner: SameOwner::Fresh,
+        metadata: vec![1; 10],
+    }
+    .into()
+}
+
+fn entry_of(index: u64, command: &Command) -> Entry {
+    Entry {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Normal(Proposal::new(Timestamp(index), &command.encode())),
+    }
+}
+
+fn claims(range: std::ops::Range<u64>) -> Vec<Entry> {
+    range.map(|index| entry_of(index, &claim(index))).collect()
+}
+
+async fn try_apply(store: &mut StateStore, entries: Vec<Entry>) -> io::Result<()> {
+    let items = entries.into_iter().map(|entry| Ok((entry, None)));
+    store.apply(futures::stream::iter(items)).await
+}
+
+async fn apply(store: &mut StateStore, entries: Vec<Entry>) {
+    try_apply(store, entries).await.unwrap();
+}
+
+async fn build(store: &mut StateStore) -> Snapshot {
+    let mut builder = store.try_create_snapshot_builder(true).await.unwrap();
+    builder.build_snapshot().await.unwrap()
+}
+
+/// All rows as a query sees them, table by table, and then across tables.
+fn rows(store: &StateStore) -> Vec<(Vec<u8>, Bytes)> {
+    let mut found = Vec::new();
+    store.reader().read(|view, _, _| {
+        let mut all = 0;
+        let last = tables::REGISTRY.last().unwrap().0;
+        for (tag, _) in tables::REGISTRY {
+            view.scan(&[0, 0, *tag], &[0, 0, tag + 1], &mut |key, value| {
+                found.push((key.to_vec(), Bytes::copy_from_slice(value)));
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+        view.scan(&[0, 0, 0], &[0, 0, last + 1], &mut |key, value| {
+            assert_eq!((&found[all].0[..], &found[all].1[..]), (key, value));
+            assert_eq!(view.get(key).unwrap().as_deref(), Some(value));
+            all += 1;
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(all, found.len());
+    });
+    found
+}
+
+fn model(entries: &[Entry]) -> MemoryView {
+    let mut model = MemoryView::default();
+    for entry in entries {
+        let EntryPayload::Normal(proposal) = &entry.payload else {
+            continue;
+        };
+        let entry = statemachine::Entry {
+            index: entry.log_id.index,
+            proposed_at: proposal.proposed_at(),
+            command: proposal.command(),
+        };
+        let applied = statemachine::apply(&model, entry).unwrap();
+        model.commit(applied.changes);
+    }
+    model
+}
+
+fn assert_like_model(store: &StateStore, entries: &[Entry]) {
+    let model = model(entries);
+    let wanted: Vec<(Vec<u8>, Bytes)> = model
+        .rows()
+        .map(|(key, value)| (key.to_vec(), Bytes::copy_from_slice(value)))
+        .collect();
+    assert_eq!(rows(store), wanted);
+    assert_eq!(
+        store.reader().verify().unwrap(),
+        store.reader().meta().digest
+    );
+}
+
+#[tokio::test]
+async fn chunks_of_any_size_give_the_rows_of_one_entry_after_the_other() {
+    let all = claims(1..800);
+    for size in [1, 3, 50, 799] {
+        let home = Home::new();
+        let mut store = home.open();
+        for part in all.chunks(size) {
+            apply(&mut store, part.to_vec()).await;
+        }
+        assert_like_model(&store, &all);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_gives_back_what_was_applied() {
+    let home = Home::new();
+    let mut store = home.open();
+    let membership = Membership::new_with_defaults(vec![[1, 2].into()], [1, 2, 3]);
+    let change = Entry {
+        log_id: log_id(1, 40),
+        payload: EntryPayload::Membership(membership.clone()),
+    };
+    apply(
+        &mut store,
+        [claims(1..40), vec![change], claims(41..60)].concat(),
+    )
+    .await;
+    let (before, meta) = (rows(&store), store.reader().meta());
+    drop(store);
+    let mut store = home.open();
+    let stored = StoredMembership::new(Some(log_id(1, 40)), membership);
+    assert_eq!(
+        store.applied_state().await.unwrap(),
+        (Some(log_id(1, 59)), stored.clone())
+    );
+    assert_eq!((rows(&store), store.reader().meta()), (before, meta));
+    assert_eq!(store.reader().membership(), stored);
+    let all = [claims(1..40), claims(41..70)].concat();
+    apply(&mut store, claims(60..70)).await;
+    assert_like_model(&store, &all);
+    let sizes = store.reader().sizes();
+    assert!(
+        sizes.resident_rows > 0 && sizes.resident_bytes > 0,
+        "{sizes:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_entry_that_is_old_or_no_command_stops_the_store_and_changes_nothing() {
+    let home = Home::new();
+    let mut store = home.open();
+    apply(&mut store, claims(1..10)).await;
+    let before = rows(&store);
+    let error = try_apply(&mut store, claims(9..10))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("entry 9 was to be applied behind 9"),
+        "{error}"
+    );
+    let mut bad = claims(10..12);
+    bad[1].payload = EntryPayload::Normal(Proposal::new(Timestamp(11), b"garbage"));
+    let error = try_apply(&mut store, bad).await.unwrap_err().to_string();
+    assert!(
+        error.contains("entry 11 of the log is no command of this build"),
+        "{error}"
+    );
+    assert_eq!(
+        (rows(&store), store.reader().applied()),
+        (before, Some(log_id(1, 9)))
+    );
+}
+
+#[tokio::test]
+async fn notices_come_in_order_and_digests_are_kept() {
+    let home = Home::new();
+    let mut store = home.open();
+    let mut entries = claims(1..3);
+    entries.push(entry_of(3, &cluster::RecordDigest {}.into()));
+    apply(&mut store, entries).await;
+    let changes = std::mem::take(&mut *home.changes.lock().unwrap());
+    let [StateChange::Applied { index: 3, notices }] = &changes[..] else {
+        panic!("{changes:?}");
+    };
+    let indices: Vec<u64> = notices.iter().map(|entry| entry.index).collect();
+    assert_eq!(indices, [1, 2, 3]);
+    assert_eq!(notices[2].now, Timestamp(3));
+    let digest = store.reader().meta().digest;
+    assert_eq!(notices[2].notices, [Notice::DigestRecorded { digest }]);
+    assert_eq!(store.reader().digests(), [(3, digest)]);
+    for index in 4..104 {
+        let record = entry_of(index, &cluster::RecordDigest {}.into());
+        apply(&mut store, vec![record]).await;
+    }
+    let kept = store.reader().digests();
+    assert_eq!((kept.len(), kept[0].0, kept[63].0), (64, 40, 103));
+}
+
+/// Sends every file, with an interruption in the middle of each.
+fn transfer(from: &SnapshotData, to: &StateStore) -> SnapshotData {
+    let manifest = Manifest::decode(&from.manifest().encode()).unwrap();
+    let mut receiver = to.reader().receiver(manifest.clone()).unwrap();
+    while let Some((file, offset)) = receiver.next() {
+        let file = file.to_owned();
+        let chunk = from.read_chunk(&file, offset, 700).unwrap();
+        receiver
+            .write_chunk(&file, offset, &chunk.bytes, chunk.crc)
+            .unwrap();
+        let received = receiver.received_bytes();
+        receiver = to.reader().receiver(manifest.clone()).unwrap();
+        assert_eq!(
+            receiver.received_bytes(),
+            received,
+            "it goes on where it stopped"
+        );
+    }
+    receiver.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_sent_and_installed_is_the_same_state() {
+    let (sender, receiver) = (Home::new(), Home::new());
+    let mut source = sender.open();
+    apply(&mut source, claims(1..200)).await;
+    let snapshot = build(&mut source).await;
+    assert_eq!(snapshot.meta.last_log_id, Some(log_id(1, 199)));
+    apply(&mut source, claims(200..250)).await;
+
+    let mut target = receiver.open();
+    apply(&mut target, claims(1..5)).await;
+    let received = transfer(&snapshot.snapshot, &target);
+    target
+        .install_snapshot(&snapshot.meta, received)
+        .await
+        .unwrap();
+    assert_like_model(&target, &claims(1..200));
+    let replaced = receiver.changes.lock().unwrap().pop();
+    assert_eq!(replaced, Some(StateChange::Replaced { index: 199 }));
+    let current = target.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.meta, snapshot.meta);
+    drop(current);
+    apply(&mut target, claims(200..250)).await;
+    assert_eq!(rows(&target), rows(&source));
+    assert_eq!(receiver.names("snapshots"), ["199-1"]);
+    drop(target);
+    let target = receiver.open();
+    assert_like_model(&target, &claims(1..250));
+    assert_eq!(receiver.names("."), ["current", "snapshots", "state-2"]);
+    assert_eq!(
+        target.reader().snapshot().unwrap().manifest().meta,
+        snapshot.meta
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_refused_and_the_state_stays() {
+    let (sender, receiver) = (Home::new(), Home::new());
+    let mut source = sender.open();
+    apply(&mut source, claims(1..200)).await;
+    let snapshot = build(&mut source).await;
+    let mut target = receiver.open();
+    apply(&mut target, claims(1..5)).await;
+    let before = rows(&target);
+
+    let other = SnapshotMeta {
+        last_log_id: Some(log_id(1, 300)),
+        ..snapshot.meta.clone()
+    };
+    let received = transfer(&snapshot.snapshot, &target);
+    let error = target
+        .install_snapshot(&other, received)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("covers something else"), "{error}");
+
+    let received = transfer(&snapshot.snapshot, &target);
+    let table = received
+        .manifest()
+        .files
+        .iter()
+        .find(|file| file.name.ends_with(".sst"))
+        .unwrap();
+    let path = received.path().join(&table.name);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    target
+        .install_snapshot(&snapshot.meta, received)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (rows(&target), target.reader().applied()),
+        (before, Some(log_id(1, 4)))
+    );
+    assert!(target.get_current_snapshot().await.unwrap().is_none());
+    drop(target);
+    assert_eq!(receiver.open().reader().applied(), Some(log_id(1, 4)));
+    assert_eq!(receiver.names("."), ["current", "snapshots", "state-1"]);
+}
+
+#[tokio::test]
+async fn a_receiver_drops_a_file_that_arrives_wrong_and_can_go_on() {
+    let (sender, receiver) = (Home::new(), Home::new());
+    let mut source = sender.open();
+    apply(&mut source, claims(1..200)).await;
+    let snapshot = build(&mut source).await.snapshot;
+    let target = receiver.open();
+    let mut taking: Receiver = target
+        .reader()
+        .receiver(snapshot.manifest().clone())
+        .unwrap();
+    let mut spoilt = false;
+    while let Some((file, offset)) = taking.next() {
+        let file = file.to_owned();
+        let mut bytes = snapshot
+            .read_chunk(&file, offset, 4096)
+            .unwrap()
+            .bytes
+            .to_vec();
+        if file.ends_with(".sst") && !spoilt {
+            bytes[0] ^= 1;
+            spoilt = true;
+        }
+        taking
+            .write_chunk(&file, offset, &bytes, crc32c::crc32c(&bytes))
+            .unwrap();
+    }
+    let error = taking.finish().unwrap_err().to_string();
+    assert!(error.contains("does not match its checksum"), "{error}");
+    drop(taking);
+    transfer(&snapshot, &target);
+}
+
+#[tokio::test]
+async fn an_older_snapshot_stays_while_it_is_used_and_then_goes() {
+    let home = Home::new();
+    let mut store = home.open();
+    apply(&mut store, claims(1..50)).await;
+    let old = build(&mut store).await;
+    let again = build(&mut store).await;
+    assert_eq!(
+        again.snapshot.path(),
+        old.snapshot.path(),
+        "the same state is not built twice"
+    );
+    drop(again);
+    apply(&mut store, claims(50..60)).await;
+    let new = build(&mut store).await;
+    assert_eq!(home.names("snapshots"), ["49-1", "59-1"]);
+    let file = &old.snapshot.manifest().files[0];
+    let chunk = old.snapshot.read_chunk(&file.name, 0, 10).unwrap();
+    assert_eq!(crc32c::crc32c(&chunk.bytes), chunk.crc);
+    drop(old);
+    assert_eq!(home.names("snapshots"), ["59-1"]);
+    drop(store);
+    drop(new);
+    assert_eq!(
+        home.open().reader().snapshot().unwrap().path(),
+        home.dir().join("snapshots/59-1")
+    );
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_is_removed_and_the_state_holds() {
+    let home = Home::new();
+    let mut store = home.open();
+    apply(&mut store, claims(1..50)).await;
+    let snapshot = build(&mut store).await.snapshot;
+    let dir = home.dir().to_owned();
+    // Died while it installed, before the switch; while it built, before and after the manifest.
+    snapshot.link_to(&dir.join("state-2")).unwrap();
+    snapshot.link_to(&dir.join("snapshots/making-7")).unwrap();
+    snapshot.link_to(&dir.join("snapshots/77-1")).unwrap();
+    fs::write(
+        dir.join("snapshots/making-7/manifest"),
+        snapshot.manifest().encode(),
+    )
+    .unwrap();
+    fs::write(dir.join("current.tmp"), b"half").unwrap();
+    drop((store, snapshot));
+    let store = home.open();
+    assert_like_model(&store, &claims(1..50));
+    assert_eq!(home.names("snapshots"), ["49-1"]);
+    assert!(!dir.join("state-2").exists());
+}
+
+#[tokio::test]
+async fn damage_of_the_state_is_noticed() {
+    let home = Home::new();
+    let mut store = home.open();
+    apply(&mut store, claims(1..50)).await;
+    let state = home.dir().join("state-1");
+    let (key, row) = rows(&store).pop().unwrap();
+    drop(store);
+    let db = rocksdb::DB::open(&rocksdb::Options::default(), &state).unwrap();
+    let mut row = row.to_vec();
+    *row.last_mut().unwrap() ^= 1;
+    db.put(key, row).unwrap();
+    drop(db);
+    let error = home.open().reader().verify().unwrap_err().to_string();
+    assert!(error.contains("its rows have digest"), "{error}");
+    fs::write(home.dir().join("current"), b"1").unwrap();
+    let Err(error) = home.try_open() else {
+        panic!("a damaged pointer was taken");
+    };
+    assert!(
+        error.to_string().contains("current: it does not match"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_state_behind_the_purge_mark_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut dir = DataDir::open(temp.path()).unwrap();
+    let options = StorageOptions::default();
+    let open = |dir: &DataDir| Storage::open(dir, &options, Arc::new(|_| ()));
+    let Err(error) = open(&dir) else {
+        panic!("stores were opened for nobody");
+    };
+    assert!(error.to_string().contains("no identity"), "{error}");
+    dir.set_identity(Identity {
+        cluster_id: "c".to_owned(),
+        node_id: 1,
+        name: "n".to_owned(),
+    })
+    .unwrap();
+    let mut storage = open(&dir).unwrap();
+    apply(&mut storage.state, claims(1..10)).await;
+    storage.log.purge(log_id(1, 20)).await.unwrap();
+    drop(storage);
+    let Err(error) = open(&dir) else {
+        panic!("a hole between log and state was not noticed");
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("reaches entry 9") && text.contains("purged up to 20"),
+        "{text}"
+    );
+}
+
+/// A measurement: `cargo test --release -- --ignored million`.
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn a_million_leases_are_loaded_on_open() {
+    let home = Home::new();
+    let mut store = home.open();
+    let owner = Owner::new(name("worker".to_owned()), name("boot".to_owned()));
+    let start = std::time::Instant::now();
+    for part in 0..1000 {
+        let entries = (1..1001).map(|step| {
+            let index = part * 1000 + step;
+            let claim = Claim {
+                key: name(format!("tenant/{}/lease/{index}", index % 97)),
+                owner: owner.clone(),
+                lease_token: LeaseToken::parse(format!("t{index}")).unwrap(),
+                ttl_ms: 3_600_000,
+                same_owner: SameOwner::Busy,
+                metadata: vec![],
+            };
+            entry_of(index, &claim.into())
+        });
+        apply(&mut store, entries.collect()).await;
+    }
+    println!("applied in {:?}", start.elapsed());
+    assert_eq!(store.reader().meta().leases, 1_000_000);
+    println!("{:?}", store.reader().sizes());
+    let start = std::time::Instant::now();
+    drop(store);
+    println!("closed in {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    let store = home.open();
+    println!("opened in {:?}", start.elapsed());
+    let start = std::time::Instant::now();
+    store.reader().verify().unwrap();
+    println!("verified in {:?}", start.elapsed());
+}
