@@ -16,7 +16,7 @@ use crate::notices::Hub;
 use crate::propose::{Proposer, Submission, no_leader};
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
-use crate::storage::{Identity, StateReader};
+use crate::storage::{Identity, OpenStores, StateReader};
 
 /// The parts of a running member.
 pub struct Core {
@@ -30,6 +30,7 @@ pub struct Core {
     pub(crate) proposer: Proposer,
     pub(crate) reader: Reader,
     pub(crate) reads: ReadContext,
+    pub(crate) stores: Arc<OpenStores>,
     pub(crate) snapshots: std::path::PathBuf,
     pub(crate) started: Instant,
 }

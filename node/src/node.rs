@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
@@ -79,9 +79,11 @@ pub enum StartError {
 pub(crate) struct Shared {
     config: Config,
     member: Member,
-    data: Mutex<DataDir>,
+    /// None once the node has stopped.
+    data: Mutex<Option<DataDir>>,
     snapshots: PathBuf,
-    core: OnceLock<Arc<Core>>,
+    /// Set while the node is a member that runs.
+    core: RwLock<Option<Arc<Core>>>,
     health: watch::Sender<Health>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -168,8 +170,8 @@ impl Node {
             config,
             member,
             snapshots: data.snapshots(),
-            data: Mutex::new(data),
-            core: OnceLock::new(),
+            data: Mutex::new(Some(data)),
+            core: RwLock::default(),
             health: watch::Sender::new(Health::Blank),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -185,8 +187,8 @@ impl Node {
             shared.start_core(identity).await?;
         }
         serve(shared, client, peer);
-        if let Some(core) = shared.core.get() {
-            shared.initialize(core).await?;
+        if let Some(core) = shared.running() {
+            shared.initialize(&core).await?;
         }
         Ok(node)
     }
@@ -241,23 +243,12 @@ impl Node {
             }
             running
         });
-        if let Some(core) = shared.core.get() {
-            hand_over(core).await;
-            drain(core).await;
+        if let Some(core) = shared.running() {
+            hand_over(&core).await;
+            drain(&core).await;
         }
         shared.stop.cancel();
-        if let Some(core) = shared.core.get() {
-            if let Err(error) = core.raft.shutdown().await {
-                tracing::warn!(%error, "raft did not stop cleanly");
-            }
-            let state = core.state.clone();
-            let flushed = tokio::task::spawn_blocking(move || state.flush()).await;
-            if let Ok(Err(error)) = flushed {
-                tracing::warn!(%error, "the state was not flushed; the next start replays the log");
-            }
-        }
-        shared.tasks.close();
-        let _ = tokio::time::timeout(DRAIN, shared.tasks.wait()).await;
+        shared.close().await;
         let _ = shared.health.send_if_modified(|health| {
             let clean = *health == Health::Stopping;
             if clean {
@@ -340,6 +331,39 @@ fn run_server(
 }
 
 impl Shared {
+    /// The core, if the node is a member that runs.
+    fn running(&self) -> Option<Arc<Core>> {
+        self.core.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends Raft, closes the stores and gives the directory back, also when clients of this node
+    /// live on.
+    async fn close(&self) {
+        let core = self.core.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(core) = core {
+            if let Err(error) = core.raft.shutdown().await {
+                tracing::warn!(%error, "raft did not stop cleanly");
+            }
+            let state = core.state.clone();
+            let flushed = tokio::task::spawn_blocking(move || state.flush()).await;
+            if let Ok(Err(error)) = flushed {
+                tracing::warn!(%error, "the state was not flushed; the next start replays the log");
+            }
+            let stores = Arc::clone(&core.stores);
+            drop(core);
+            self.tasks.close();
+            let _ = tokio::time::timeout(DRAIN, self.tasks.wait()).await;
+            let deadline = tokio::time::Instant::now() + DRAIN;
+            while stores.is_open() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            if stores.is_open() {
+                tracing::warn!("a task still has the stores open; the directory may stay locked");
+            }
+        }
+        self.data.lock().await.take();
+    }
+
     /// The core, once the node is a member and as long as it has not stopped.
     pub(crate) fn core(&self) -> Result<Arc<Core>, NodeError> {
         if let Health::Failed(facts) = &*self.health.borrow() {
@@ -347,7 +371,10 @@ impl Shared {
                 message: facts.clone(),
             });
         }
-        self.core.get().cloned().ok_or_else(|| NodeError::Unavailable {
+        if self.stop.is_cancelled() {
+            return Err(crate::propose::stopped());
+        }
+        self.running().ok_or_else(|| NodeError::Unavailable {
             message: "this node belongs to no cluster yet; add it with `quorate member add`"
                 .to_owned(),
             retry_after_ms: 500,
@@ -360,8 +387,8 @@ impl Shared {
             Health::Failed(facts) => facts.clone(),
             _ => String::new(),
         };
-        match self.core.get() {
-            Some(core) => server::status_of(core, problem),
+        match self.running() {
+            Some(core) => server::status_of(&core, problem),
             None => v1::NodeStatus {
                 name: self.member.name.clone(),
                 role: "blank".to_owned(),
@@ -382,7 +409,10 @@ impl Shared {
             node_id: FOUNDER,
             name: self.member.name.clone(),
         };
-        self.data.lock().await.set_identity(identity.clone())?;
+        let mut data = self.data.lock().await;
+        if let Some(data) = data.as_mut() {
+            data.set_identity(identity.clone())?;
+        }
         Ok(identity)
     }
 
@@ -392,7 +422,8 @@ impl Shared {
         self: &Arc<Self>,
         invite: v1::InviteRequest,
     ) -> Result<u64, NodeError> {
-        let mut data = self.data.lock().await;
+        let mut guard = self.data.lock().await;
+        let data = guard.as_mut().ok_or_else(crate::propose::stopped)?;
         if let Some(identity) = data.identity() {
             if identity.cluster_id == invite.cluster_id {
                 return Ok(identity.node_id);
@@ -411,7 +442,7 @@ impl Shared {
             message: error.to_string(),
         };
         data.set_identity(identity.clone()).map_err(|error| failed(error.into()))?;
-        drop(data);
+        drop(guard);
         let node_id = identity.node_id;
         self.start_core(identity).await.map_err(failed)?;
         Ok(node_id)
@@ -420,17 +451,18 @@ impl Shared {
     async fn start_core(self: &Arc<Self>, identity: Identity) -> Result<(), StartError> {
         let hub = Arc::new(Hub::new(0));
         let storage = self.open_storage(&hub).await?;
-        let (log, state) = (storage.log, storage.state.reader());
+        let state = storage.state.reader();
         hub.observe(StateChange::Replaced {
             index: state.applied().map_or(0, |id| id.index),
         });
-        let log_failure = log.failure();
+        let stores = Arc::new(storage.handles());
+        let log_failure = storage.log.failure();
 
         let peers = Peers::new(identity.cluster_id.clone(), identity.node_id);
         let config = self.config.raft_config(&identity.cluster_id).validate();
         let config = Arc::new(config.map_err(|error| StartError::Raft(error.to_string()))?);
         let network = Arc::clone(&peers);
-        let raft = Raft::new(identity.node_id, config, network, log, storage.state).await;
+        let raft = Raft::new(identity.node_id, config, network, storage.log, storage.state).await;
         let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
 
         let limits = &self.config.limits;
@@ -456,12 +488,13 @@ impl Shared {
             proposer,
             reader: Reader::start(reads.clone(), read_admission),
             reads,
+            stores,
             snapshots: self.snapshots.clone(),
             started: Instant::now(),
         });
         self.run_tasks(&core, log_failure);
         self.health.send_replace(Health::Running);
-        let _ = self.core.set(core);
+        *self.core.write().unwrap_or_else(PoisonError::into_inner) = Some(core);
         Ok(())
     }
 
@@ -470,11 +503,13 @@ impl Shared {
         let (shared, hub) = (Arc::clone(self), Arc::clone(hub));
         let opened = tokio::task::spawn_blocking(move || {
             let data = shared.data.blocking_lock();
+            let Some(data) = data.as_ref() else {
+                return Err(StartError::Raft("the node is stopping".to_owned()));
+            };
             let hook = Arc::new(move |change| hub.observe(change));
-            Storage::open(&data, &StorageOptions::default(), hook)
+            Ok(Storage::open(data, &StorageOptions::default(), hook)?)
         });
-        let opened = opened.await.map_err(|error| StartError::Raft(error.to_string()))?;
-        Ok(opened?)
+        opened.await.map_err(|error| StartError::Raft(error.to_string()))?
     }
 
     fn run_tasks(self: &Arc<Self>, core: &Arc<Core>, log: watch::Receiver<Option<String>>) {

@@ -4,6 +4,9 @@
 //! fit each other. What is damaged is refused with the file and the reason, never repaired: a node
 //! that lost something it has acknowledged must not vote, and comes back with an empty directory.
 
+use std::any::Any;
+use std::sync::Weak;
+
 mod codec;
 mod error;
 mod files;
@@ -46,7 +49,28 @@ pub struct Storage {
     pub state: StateStore,
 }
 
+/// Tells whether a part of the stores is still open, in a task that has not ended yet.
+pub struct OpenStores {
+    handles: [Weak<dyn Any + Send + Sync>; 2],
+}
+
+impl OpenStores {
+    /// Whether opening the directory again would fail.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.handles.iter().any(|handle| handle.strong_count() > 0)
+    }
+}
+
 impl Storage {
+    /// Follows the stores beyond their use.
+    #[must_use]
+    pub fn handles(&self) -> OpenStores {
+        OpenStores {
+            handles: [self.log.handle(), self.state.handle()],
+        }
+    }
+
     /// Opens or creates the stores of a directory that has its identity.
     pub fn open(
         dir: &DataDir,

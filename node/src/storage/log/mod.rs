@@ -28,7 +28,8 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -126,6 +127,12 @@ pub struct LogReader {
 }
 
 impl LogStore {
+    /// Dead once the database is closed.
+    pub(super) fn handle(&self) -> Weak<dyn Any + Send + Sync> {
+        let core: Arc<dyn Any + Send + Sync> = self.core.clone();
+        Arc::downgrade(&core)
+    }
+
     /// Opens or creates the log in `dir` with its guard file, and verifies all of it.
     pub fn open(dir: &Path, acked: &Path, options: &LogOptions) -> Result<Self, StorageError> {
         let guard = open_guard(dir, acked)?;

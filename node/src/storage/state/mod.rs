@@ -17,11 +17,12 @@
 //! under a lock that `apply` takes for the short time in which a chunk is put in place: they see the
 //! state between two chunks, never inside one.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -166,6 +167,12 @@ impl StateStore {
             shared: Arc::new(shared),
             hook,
         })
+    }
+
+    /// Dead once the database is closed.
+    pub(super) fn handle(&self) -> Weak<dyn Any + Send + Sync> {
+        let shared: Arc<dyn Any + Send + Sync> = self.shared.clone();
+        Arc::downgrade(&shared)
     }
 
     /// A reader, for queries and for the network.
