@@ -1,0 +1,48 @@
+# The commands. Each can be run on a fresh Debian machine with a Rust toolchain.
+#
+#   make demo    a cluster at work while it is hurt   DIR=… LIMIT=n ONCE=1 BASE_PORT=7400
+#   make test    all tests and a short demo
+#   make check   format, lints, tests, documentation; writes nothing but target/
+#   make fix     formats the code
+
+.PHONY: demo test check fix build tests lints
+
+DIR ?= /usr/share/doc
+LIMIT ?= 0
+ONCE ?=
+BASE_PORT ?= 7400
+target := $(or $(CARGO_TARGET_DIR),target)
+
+# RocksDB is compiled once and linked by every build; see the script.
+cargo = deploy/build/setup.sh && \
+	ROCKSDB_LIB_DIR="$$(deploy/build/rocksdb.sh)" && export ROCKSDB_LIB_DIR && \
+	export ROCKSDB_STATIC=1 && cargo
+
+build:
+	$(cargo) build --locked -p quorate-cli -p quorate-demo
+
+demo: build
+	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit $(LIMIT) \
+		--base-port $(BASE_PORT) --data-dir $(target)/demo $(if $(ONCE),--once)
+
+test: tests build
+	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit 300 --once \
+		--base-port 17400 --data-dir $(target)/demo-test
+
+tests:
+	if command -v cargo-nextest >/dev/null 2>&1; then \
+		$(cargo) nextest run --workspace --locked && cargo test --doc --workspace --locked; \
+	else \
+		$(cargo) test --workspace --locked; \
+	fi
+
+lints:
+	cargo fmt --all --check
+	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && \
+		$(cargo) doc --workspace --no-deps --locked
+
+check: lints test
+
+fix:
+	cargo fmt --all
