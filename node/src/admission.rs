@@ -47,11 +47,19 @@ impl Admission {
         };
         if commands > self.commands_max {
             let limit = self.commands_max.to_string();
-            return Err(overloaded("commands in flight", limit, commands.to_string()));
+            return Err(overloaded(
+                "commands in flight",
+                limit,
+                commands.to_string(),
+            ));
         }
         if total > self.bytes_max {
             let limit = format!("{} bytes", self.bytes_max);
-            return Err(overloaded("bytes in flight", limit, format!("{total} bytes")));
+            return Err(overloaded(
+                "bytes in flight",
+                limit,
+                format!("{total} bytes"),
+            ));
         }
         Ok(permit)
     }
@@ -66,7 +74,9 @@ impl Admission {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.commands.fetch_sub(1, Ordering::Relaxed);
-        self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.admission
+            .bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -88,7 +98,12 @@ mod tests {
         let admission = Admission::new(2, 100);
         let first = admission.admit(60).expect("within both limits");
         let error = admission.admit(60).err().expect("too many bytes");
-        assert!(error.to_string().contains("limit 100 bytes, actual 120 bytes"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("limit 100 bytes, actual 120 bytes"),
+            "{error}"
+        );
         let _second = admission.admit(10).expect("within both limits");
         assert!(admission.admit(1).is_err(), "too many commands");
         drop(first);

@@ -31,7 +31,9 @@ impl Source for System {
 
     fn wall_micros(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+        since.map_or(0, |since| {
+            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        })
     }
 }
 
@@ -73,7 +75,10 @@ impl<S: Source> ClusterClock<S> {
     pub fn now(&self, term: u64, applied: Timestamp) -> Timestamp {
         let applied_micros = applied.0.saturating_mul(1000);
         let wall = self.source.wall_micros();
-        let mut anchor = self.anchor.lock().expect("no code panics while it holds the anchor");
+        let mut anchor = self
+            .anchor
+            .lock()
+            .expect("no code panics while it holds the anchor");
         let at = self.source.monotonic();
         if anchor.term != term {
             *anchor = Anchor {
@@ -84,7 +89,10 @@ impl<S: Source> ClusterClock<S> {
             };
         }
         let elapsed = at.saturating_duration_since(anchor.at);
-        let moved = anchor.cluster_micros.saturating_add(slewed(elapsed, anchor.cluster_micros, wall));
+        let moved =
+            anchor
+                .cluster_micros
+                .saturating_add(slewed(elapsed, anchor.cluster_micros, wall));
         anchor.cluster_micros = moved.max(applied_micros);
         anchor.at = at;
         Timestamp(anchor.cluster_micros / 1000)

@@ -203,7 +203,12 @@ fn check(
     if holds {
         return Ok(());
     }
-    Err(InvalidArgument::new(field, "is out of range", limit, actual.to_string()))
+    Err(InvalidArgument::new(
+        field,
+        "is out of range",
+        limit,
+        actual.to_string(),
+    ))
 }
 
 #[cfg(test)]

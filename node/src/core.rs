@@ -101,7 +101,10 @@ impl Core {
         deadline: tokio::time::Instant,
     ) -> Result<O::Reply, NodeError> {
         let command = quorate_statemachine::Command::from(operation).encode();
-        let executed = self.proposer.execute(command.into(), deadline, false).await?;
+        let executed = self
+            .proposer
+            .execute(command.into(), deadline, false)
+            .await?;
         let response = executed.reply.0.map_err(|refusal| NodeError::Unsafe {
             message: refusal.to_string(),
         })?;
@@ -114,7 +117,14 @@ impl Core {
     pub async fn found(&self, deadline: tokio::time::Instant) -> Result<(), NodeError> {
         let cluster_id = Name::parse("cluster_id", self.identity.cluster_id.clone())?;
         let node_id = self.identity.node_id;
-        self.execute(cluster::Found { cluster_id, node_id }, deadline).await
+        self.execute(
+            cluster::Found {
+                cluster_id,
+                node_id,
+            },
+            deadline,
+        )
+        .await
     }
 
     /// Watches what entries do.

@@ -14,9 +14,9 @@ use quorate_statemachine::Query;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::node::Shared;
 use crate::propose::{Submission, too_late};
 use crate::respond::Responder;
+use crate::shared::Shared;
 
 /// Carries a client's commands and queries to a node in this process, which passes on to the leader
 /// what it cannot do itself.
@@ -55,7 +55,12 @@ impl Embedded {
         let query = Query::decode(&query)?;
         let core = self.shared.core()?;
         core.reader()
-            .read(query, options.consistency, options.min_index, options.deadline)
+            .read(
+                query,
+                options.consistency,
+                options.min_index,
+                options.deadline,
+            )
             .await
     }
 }
@@ -82,13 +87,16 @@ impl Transport for Embedded {
         what: WatchWhat,
         from_index: u64,
     ) -> BoxFuture<'_, Result<BoxStream<'static, WatchEvent>, NodeError>> {
-        let events = self.shared.core().map(|core| {
-            ReceiverStream::new(core.watch(what, from_index)).boxed()
-        });
+        let events = self
+            .shared
+            .core()
+            .map(|core| ReceiverStream::new(core.watch(what, from_index)).boxed());
         std::future::ready(events).boxed()
     }
 
     fn seen_index(&self) -> u64 {
-        self.shared.core().map_or(0, |core| *core.hub.applied().borrow())
+        self.shared
+            .core()
+            .map_or(0, |core| *core.hub.applied().borrow())
     }
 }

@@ -14,6 +14,7 @@ pub mod raft;
 mod read;
 mod respond;
 mod server;
+mod shared;
 pub mod storage;
 mod ticker;
 

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::{ChangeMembers, Instant as _};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{InvalidArgument, Name, cluster};
 use tokio::time::Instant;
@@ -90,7 +90,12 @@ pub async fn administer(
 ) -> Result<v1::MemberChange, NodeError> {
     use v1::administer_request::Request;
     let Some(request) = request.request else {
-        return Err(invalid("request", "is missing", "an administrative request", "none"));
+        return Err(invalid(
+            "request",
+            "is missing",
+            "an administrative request",
+            "none",
+        ));
     };
     match request {
         Request::Add(add) => add_member(core, add).await,
@@ -98,7 +103,9 @@ pub async fn administer(
         Request::Remove(member) => remove(core, member).await,
         Request::Transfer(member) => transfer(core, member).await,
         Request::Announce(member) => announce(core, member).await,
-        Request::Members(_) => confirm(core).await.map(|()| changed(core, 0, String::new())),
+        Request::Members(_) => confirm(core)
+            .await
+            .map(|()| changed(core, 0, String::new())),
     }
 }
 
@@ -193,7 +200,11 @@ async fn promote(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCh
     let plan = Plan::of(core);
     plan.require(request.id)?;
     if plan.voters.contains(&request.id) {
-        return Ok(changed(core, request.id, format!("member {} is a voter already", request.id)));
+        return Ok(changed(
+            core,
+            request.id,
+            format!("member {} is a voter already", request.id),
+        ));
     }
     let lag = plan.lags.get(&request.id).copied().flatten();
     if !lag.is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES) {
@@ -225,7 +236,10 @@ async fn remove(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCha
         let words = plan.step(&after, &format!("voter {} leaves the cluster", request.id))?;
         (words, ChangeMembers::RemoveVoters(gone))
     } else {
-        let words = format!("learner {} leaves the cluster; voters stay as they are", request.id);
+        let words = format!(
+            "learner {} leaves the cluster; voters stay as they are",
+            request.id
+        );
         (words, ChangeMembers::RemoveNodes(gone))
     };
     if !request.dry_run {
@@ -237,7 +251,11 @@ async fn remove(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCha
 async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberChange, NodeError> {
     let plan = Plan::of(core);
     let own = core.identity().node_id;
-    let to = if request.id == 0 { plan.best_successor(own)? } else { request.id };
+    let to = if request.id == 0 {
+        plan.best_successor(own)?
+    } else {
+        request.id
+    };
     plan.require(to)?;
     if !plan.voters.contains(&to) {
         return Err(NodeError::Unsafe {
@@ -250,7 +268,11 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
     }
     let triggered = core.raft().trigger().transfer_leader(to).await;
     triggered.map_err(|error| crate::server::fatal(&error))?;
-    let moved = core.raft().wait(Some(Duration::from_secs(10))).current_leader(to, "transfer").await;
+    let moved = core
+        .raft()
+        .wait(Some(Duration::from_secs(10)))
+        .current_leader(to, "transfer")
+        .await;
     moved.map_err(|_| NodeError::DeadlineExceeded {
         message: format!("member {to} has not become the leader in 10 s; look at the status"),
     })?;
@@ -269,7 +291,12 @@ async fn announce(core: &Core, told: v1::Member) -> Result<v1::MemberChange, Nod
         http_addr: told.http_addr,
     };
     let words = format!("member {id} is now {member}");
-    commit(core, ChangeMembers::SetNodes(BTreeMap::from([(id, member)])), true).await?;
+    commit(
+        core,
+        ChangeMembers::SetNodes(BTreeMap::from([(id, member)])),
+        true,
+    )
+    .await?;
     Ok(changed(core, id, words))
 }
 
@@ -336,7 +363,10 @@ impl Plan {
         }
         let known: Vec<String> = self.lags.keys().map(u64::to_string).collect();
         Err(NodeError::NotFound {
-            message: format!("there is no member {id}; the members are {}", known.join(", ")),
+            message: format!(
+                "there is no member {id}; the members are {}",
+                known.join(", ")
+            ),
         })
     }
 
@@ -371,7 +401,10 @@ impl Plan {
 
     /// The living voter with the least lag.
     fn best_successor(&self, own: u64) -> Result<u64, NodeError> {
-        let others = self.voters.iter().filter(|id| **id != own && self.alive.contains(id));
+        let others = self
+            .voters
+            .iter()
+            .filter(|id| **id != own && self.alive.contains(id));
         let best = others.min_by_key(|id| self.lags.get(id).copied().flatten().unwrap_or(u64::MAX));
         best.copied().ok_or_else(|| NodeError::Unsafe {
             message: "there is no other voter that answers".to_owned(),
@@ -381,7 +414,12 @@ impl Plan {
 
 fn quorum_words(voters: &BTreeSet<u64>) -> String {
     let ids: Vec<String> = voters.iter().map(u64::to_string).collect();
-    format!("voters {} (quorum {} of {})", ids.join(", "), voters.len() / 2 + 1, voters.len())
+    format!(
+        "voters {} (quorum {} of {})",
+        ids.join(", "),
+        voters.len() / 2 + 1,
+        voters.len()
+    )
 }
 
 /// Entries of the leader's log that the member is not known to have.
@@ -394,17 +432,25 @@ fn lag_of(metrics: &Metrics, id: u64) -> Option<u64> {
 }
 
 fn heard_lately(metrics: &Metrics, id: u64) -> bool {
-    let heard = metrics.heartbeat.as_ref().and_then(|heartbeat| heartbeat.get(&id)?.as_ref());
+    let heard = metrics
+        .heartbeat
+        .as_ref()
+        .and_then(|heartbeat| heartbeat.get(&id)?.as_ref());
     heard.is_some_and(|at| at.elapsed() < ALIVE)
 }
 
 fn check_addr(field: &str, addr: &str) -> Result<(), InvalidArgument> {
-    let host_and_port = addr.rsplit_once(':').filter(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    });
+    let host_and_port = addr
+        .rsplit_once(':')
+        .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
     match host_and_port {
         Some(_) => Ok(()),
-        None => Err(InvalidArgument::new(field, "is no address", "host:port", addr)),
+        None => Err(InvalidArgument::new(
+            field,
+            "is no address",
+            "host:port",
+            addr,
+        )),
     }
 }
 

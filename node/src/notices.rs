@@ -55,7 +55,9 @@ impl Hub {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no code panics while it holds the hub")
+        self.inner
+            .lock()
+            .expect("no code panics while it holds the hub")
     }
 
     /// Follows the applied index.
@@ -67,7 +69,9 @@ impl Hub {
     pub fn observe(&self, change: StateChange) {
         match change {
             StateChange::Applied { index, notices } => {
-                let entries = notices.into_iter().map(|entry| (entry.index, entry.notices));
+                let entries = notices
+                    .into_iter()
+                    .map(|entry| (entry.index, entry.notices));
                 self.publish(index, entries.collect());
             }
             StateChange::Replaced { index } => self.jump(index),
@@ -110,7 +114,11 @@ impl Hub {
     pub fn watch(&self, what: WatchWhat, from_index: u64) -> mpsc::Receiver<WatchEvent> {
         let (tx, rx) = mpsc::channel(WATCH_BUFFER);
         let mut inner = self.lock();
-        let index = if from_index == 0 { inner.applied } else { from_index - 1 };
+        let index = if from_index == 0 {
+            inner.applied
+        } else {
+            from_index - 1
+        };
         let _ = tx.try_send(WatchEvent::Registered { index });
         if from_index != 0 && !inner.replay_to(&what, index, &tx) {
             let _ = tx.try_send(WatchEvent::Lagged { resume_from: 0 });
@@ -124,7 +132,8 @@ impl Hub {
     }
 
     /// Watches that are open now.
-    pub fn watchers(&self) -> usize {
+    #[cfg(test)]
+    fn watchers(&self) -> usize {
         self.lock().watchers.len()
     }
 }
@@ -139,7 +148,9 @@ impl Inner {
             }
             // One place stays free for the word that it lags.
             if watcher.tx.capacity() <= 1 {
-                let _ = watcher.tx.try_send(WatchEvent::Lagged { resume_from: index });
+                let _ = watcher
+                    .tx
+                    .try_send(WatchEvent::Lagged { resume_from: index });
                 gone.push(*id);
                 continue;
             }
@@ -185,7 +196,11 @@ impl Inner {
 }
 
 fn of_what(what: &WatchWhat, notices: &[Notice]) -> Vec<Notice> {
-    notices.iter().filter(|notice| concerns(what, notice)).cloned().collect()
+    notices
+        .iter()
+        .filter(|notice| concerns(what, notice))
+        .cloned()
+        .collect()
 }
 
 fn concerns(what: &WatchWhat, notice: &Notice) -> bool {
@@ -256,7 +271,10 @@ mod tests {
         let hub = Hub::new(10);
         let mut watch = hub.watch(queue("q"), 3);
         let lagged = WatchEvent::Lagged { resume_from: 0 };
-        assert_eq!(received(&mut watch), [WatchEvent::Registered { index: 2 }, lagged]);
+        assert_eq!(
+            received(&mut watch),
+            [WatchEvent::Registered { index: 2 }, lagged]
+        );
     }
 
     #[test]
@@ -279,7 +297,10 @@ mod tests {
         let mut watch = hub.watch(WatchWhat::LeasePrefix(String::new()), 0);
         hub.jump(100);
         let lagged = WatchEvent::Lagged { resume_from: 0 };
-        assert_eq!(received(&mut watch), [WatchEvent::Registered { index: 0 }, lagged]);
+        assert_eq!(
+            received(&mut watch),
+            [WatchEvent::Registered { index: 0 }, lagged]
+        );
         assert_eq!(*hub.applied().borrow(), 100);
     }
 }

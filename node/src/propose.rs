@@ -122,7 +122,12 @@ impl Proposer {
     }
 
     /// Executes one command and waits for its answer.
-    pub async fn execute(&self, command: Bytes, deadline: Instant, allow_zero_ttl: bool) -> respond::Outcome<Executed> {
+    pub async fn execute(
+        &self,
+        command: Bytes,
+        deadline: Instant,
+        allow_zero_ttl: bool,
+    ) -> respond::Outcome<Executed> {
         let (tx, rx) = oneshot::channel();
         self.submit(Submission {
             command,
@@ -171,7 +176,12 @@ fn refuse_zero_ttl(action: &Action) -> Result<(), InvalidArgument> {
         Action::Composite(steps) => return steps.iter().try_for_each(refuse_zero_ttl),
         _ => return Ok(()),
     };
-    InvalidArgument::check_count("ttl_ms", ttl_ms, 1, quorate_statemachine::limits::TTL_MS_MAX)
+    InvalidArgument::check_count(
+        "ttl_ms",
+        ttl_ms,
+        1,
+        quorate_statemachine::limits::TTL_MS_MAX,
+    )
 }
 
 impl Worker {
@@ -242,7 +252,11 @@ fn frame(batch: &mut Vec<Pending>, now: Timestamp) -> (Vec<Proposal>, Vec<Waitin
     }
     if let (1, Some(command)) = (renewals.len(), single) {
         proposals.push(Proposal::new(now, &command));
-        waiting.extend(renewers.into_iter().map(|(to, permit)| Waiting::One(to, permit)));
+        waiting.extend(
+            renewers
+                .into_iter()
+                .map(|(to, permit)| Waiting::One(to, permit)),
+        );
     } else if !renewals.is_empty() {
         let many = lease::RenewMany { renewals };
         proposals.push(Proposal::new(now, &Command::from(many).encode()));
@@ -282,15 +296,18 @@ impl Waiting {
             (Self::One(responder, _permit), Some(reply)) => {
                 responder.send(Ok(Executed { index, reply }));
             }
-            (Self::Renewals(renewers), Some(Reply(Ok(Response::Lease(
-                lease::Response::RenewMany(answers),
-            ))))) => {
+            (
+                Self::Renewals(renewers),
+                Some(Reply(Ok(Response::Lease(lease::Response::RenewMany(answers))))),
+            ) => {
                 assert_eq!(renewers.len(), answers.len(), "each renewal has its answer");
                 for ((responder, _permit), answer) in renewers.into_iter().zip(answers) {
-                    let response = answer.map(|renewed| {
-                        Response::Lease(lease::Response::Renew(renewed))
-                    });
-                    responder.send(Ok(Executed { index, reply: Reply(response) }));
+                    let response =
+                        answer.map(|renewed| Response::Lease(lease::Response::Renew(renewed)));
+                    responder.send(Ok(Executed {
+                        index,
+                        reply: Reply(response),
+                    }));
                 }
             }
             (waiting, reply) => waiting.fail(&NodeError::OutcomeUnknown {

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{Instant as _, ReadPolicy};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{Instant as _, ReadPolicy};
 use quorate_client::{Answered, Consistency};
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{Query, Timestamp};
@@ -206,16 +206,29 @@ impl ReadContext {
         self.answer_at(within, &point).await;
     }
 
+    /// A read that asks for a later index waits by itself: it holds back neither the others of its
+    /// batch nor the next round, however long it waits.
     async fn answer_at(&self, batch: Vec<Pending>, point: &ReadPoint) {
-        let (mut last_wanted, mut last_deadline) = (point.index, Instant::now());
-        for pending in &batch {
-            last_wanted = last_wanted.max(pending.read.min_index);
-            last_deadline = last_deadline.max(pending.read.deadline);
+        let reached = point.index.max(*self.applied.borrow());
+        let ahead = |pending: &Pending| pending.read.min_index > reached;
+        let (ahead, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(ahead);
+        for pending in ahead {
+            let (context, now, wanted) = (self.clone(), point.now, pending.read.min_index);
+            tokio::spawn(async move {
+                context.answer_once_applied(vec![pending], wanted, now).await;
+            });
         }
+        self.answer_once_applied(batch, point.index, point.now).await;
+    }
+
+    async fn answer_once_applied(&self, batch: Vec<Pending>, wanted: u64, now: Timestamp) {
+        let Some(deadline) = batch.iter().map(|pending| pending.read.deadline).max() else {
+            return;
+        };
         let mut applied = self.applied.clone();
-        let caught_up = applied.wait_for(|applied| *applied >= last_wanted);
-        match tokio::time::timeout_at(last_deadline, caught_up).await {
-            Ok(Ok(_)) => self.answer_now(batch, point.now),
+        let caught_up = applied.wait_for(|applied| *applied >= wanted);
+        match tokio::time::timeout_at(deadline, caught_up).await {
+            Ok(Ok(_)) => self.answer_now(batch, now),
             Ok(Err(_)) => batch
                 .into_iter()
                 .for_each(|pending| pending.read.responder.send(Err(stopped()))),
@@ -232,11 +245,7 @@ impl ReadContext {
             let now = now.max(applied_now);
             for pending in batch {
                 let reading = quorate_statemachine::query::query(view, now, &pending.read.query)
-                    .map(|answer| Answered {
-                        index,
-                        now,
-                        answer,
-                    })
+                    .map(|answer| Answered { index, now, answer })
                     .map_err(|broken| NodeError::Stopped {
                         message: broken.to_string(),
                     });
@@ -257,7 +266,11 @@ impl ReadContext {
     }
 
     async fn local_read_point(&self, policy: ReadPolicy) -> Result<ReadPoint, NodeError> {
-        let linearizer = self.raft.get_read_linearizer(policy).await.map_err(read_error)?;
+        let linearizer = self
+            .raft
+            .get_read_linearizer(policy)
+            .await
+            .map_err(read_error)?;
         let term = self.raft.metrics().borrow_watched().current_term;
         Ok(ReadPoint {
             index: linearizer.read_log_id().index(),
@@ -315,7 +328,10 @@ impl ReadContext {
         if metrics.state.is_leader() {
             return metrics.last_quorum_acked.map(|at| at.elapsed());
         }
-        let heard = self.raft.with_raft_state(|state| state.vote_last_modified()).await;
+        let heard = self
+            .raft
+            .with_raft_state(|state| state.vote_last_modified())
+            .await;
         heard.ok().flatten().map(|at| at.elapsed())
     }
 }

@@ -47,7 +47,9 @@ fn is_due(core: &Core) -> bool {
         }
         metrics.current_term
     };
-    let next = core.state.read(|view, _, _| quorate_statemachine::expiry::next_due(view));
+    let next = core
+        .state
+        .read(|view, _, _| quorate_statemachine::expiry::next_due(view));
     // A state that cannot be read stops the node at its next entry; here it is just not due.
     let due = next.ok().flatten();
     due.is_some_and(|due| due <= core.clock.now(term, core.state.meta().now))

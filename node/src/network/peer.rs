@@ -74,7 +74,10 @@ impl Peers {
     }
 
     fn client(&self, addr: &str, purpose: Use) -> Result<PeerClient<Channel>, NodeError> {
-        let mut channels = self.channels.lock().expect("no code panics while it holds this");
+        let mut channels = self
+            .channels
+            .lock()
+            .expect("no code panics while it holds this");
         let key = (addr.to_owned(), purpose);
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
@@ -136,7 +139,9 @@ impl Peers {
         let mut client = self.client(addr, Use::Raft)?;
         let call = client.invite(Request::new(invite));
         let reply = unary(addr, true, call).await?;
-        reply.error.map_or(Ok(reply.node_id), |error| Err(error.into()))
+        reply
+            .error
+            .map_or(Ok(reply.node_id), |error| Err(error.into()))
     }
 }
 
@@ -171,7 +176,10 @@ async fn unary<T>(
             error => Err(error),
         },
         Err(_) => Err(NodeError::DeadlineExceeded {
-            message: format!("node at {addr} has not answered in {} s", CALL_TIMEOUT.as_secs()),
+            message: format!(
+                "node at {addr} has not answered in {} s",
+                CALL_TIMEOUT.as_secs()
+            ),
         }),
     }
 }
@@ -198,7 +206,9 @@ pub struct PeerNetwork {
 
 impl PeerNetwork {
     fn client(&self, purpose: Use) -> Result<PeerClient<Channel>, Unreachable<TypeConfig>> {
-        self.peers.client(&self.addr, purpose).map_err(|error| Unreachable::new(&error))
+        self.peers
+            .client(&self.addr, purpose)
+            .map_err(|error| Unreachable::new(&error))
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -329,8 +339,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
-        async move { self.open_append(input).await.map(|answers| answers as BoxStream<'s, _>) }
-            .boxed()
+        async move {
+            self.open_append(input)
+                .await
+                .map(|answers| answers as BoxStream<'s, _>)
+        }
+        .boxed()
     }
 
     async fn vote(

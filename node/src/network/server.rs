@@ -13,8 +13,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::wire;
 use crate::core::Core;
 use crate::membership;
-use crate::node::Shared;
 use crate::server::{execute_once, fatal};
+use crate::shared::Shared;
 
 /// Serves the other nodes of the cluster.
 pub struct PeerService {
@@ -51,7 +51,8 @@ impl Peer for PeerService {
         // A message that cannot be read ends the stream; the leader opens it again.
         let input = request.into_inner().scan((), |(), message| {
             let request = message.map_err(NodeError::from).and_then(wire::append_in);
-            let request = request.inspect_err(|error| tracing::info!(%error, "append stream ended"));
+            let request =
+                request.inspect_err(|error| tracing::info!(%error, "append stream ended"));
             std::future::ready(request.ok())
         });
         let replies = core.raft().stream_append(input).map(|result| match result {
@@ -93,7 +94,10 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::TransferLeaderReply>, Status> {
         let core = self.addressed(&request)?;
         let message = request.into_inner();
-        let (from, last) = (wire::vote_in(message.from)?, wire::log_id_in(message.last_log_id));
+        let (from, last) = (
+            wire::vote_in(message.from)?,
+            wire::log_id_in(message.last_log_id),
+        );
         let transfer = TransferLeaderRequest::new(from, message.to, last);
         let accepted = core.raft().handle_transfer_leader(transfer).await;
         let accepted = accepted.map_err(|error| fatal(&error))?.is_ok();
@@ -105,7 +109,9 @@ impl Peer for PeerService {
         request: Request<v1::ExecuteRequest>,
     ) -> Result<Response<v1::ExecuteReply>, Status> {
         let core = self.addressed(&request)?;
-        Ok(Response::new(execute_once(&core, request.into_inner()).await))
+        Ok(Response::new(
+            execute_once(&core, request.into_inner()).await,
+        ))
     }
 
     async fn read_index(

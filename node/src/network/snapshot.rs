@@ -43,13 +43,21 @@ pub async fn send(
     let call = client.install_snapshot(request(ReceiverStream::new(rx)));
     let mut replies = call.await?.into_inner();
     let Some(Reply::Progress(progress)) = next(&mut replies).await? else {
-        return Err(wire::bad("snapshot reply", "is not the receiver's progress", "another"));
+        return Err(wire::bad(
+            "snapshot reply",
+            "is not the receiver's progress",
+            "another",
+        ));
     };
     send_files(&tx, data, progress).await?;
     queue(&tx, Message::Finish(true)).await?;
     match next(&mut replies).await? {
         Some(Reply::Vote(vote)) => wire::vote_in(Some(vote)),
-        _ => Err(wire::bad("snapshot reply", "is not the receiver's vote", "another")),
+        _ => Err(wire::bad(
+            "snapshot reply",
+            "is not the receiver's vote",
+            "another",
+        )),
     }
 }
 
@@ -114,7 +122,11 @@ async fn take(
     replies: &mpsc::Sender<Result<v1::SnapshotReply, Status>>,
 ) -> Result<(), NodeError> {
     let Some(Message::Start(start)) = message(&mut messages).await? else {
-        return Err(wire::bad("snapshot", "does not begin with its manifest", "another"));
+        return Err(wire::bad(
+            "snapshot",
+            "does not begin with its manifest",
+            "another",
+        ));
     };
     let vote = wire::vote_in(start.vote)?;
     let manifest = Manifest::decode(&start.manifest)
@@ -125,18 +137,27 @@ async fn take(
     answer(replies, Reply::Progress(progress(&receiver, &manifest))).await?;
     loop {
         match message(&mut messages).await? {
-            Some(Message::Chunk(chunk)) => receiver = take_chunk(receiver, &manifest, chunk).await?,
+            Some(Message::Chunk(chunk)) => {
+                receiver = take_chunk(receiver, &manifest, chunk).await?
+            }
             Some(Message::Finish(_)) => break,
             Some(Message::Start(_)) => {
                 return Err(wire::bad("snapshot", "has two manifests", "another"));
             }
-            None => return Err(wire::bad("snapshot", "ends before it is whole", "end of stream")),
+            None => {
+                return Err(wire::bad(
+                    "snapshot",
+                    "ends before it is whole",
+                    "end of stream",
+                ));
+            }
         }
     }
     let finished = blocking(move || receiver.finish()).await?;
     let snapshot = Snapshot {
         meta: manifest.meta.clone(),
-        snapshot: finished.map_err(|error| wire::bad("snapshot", &error.to_string(), "see there"))?,
+        snapshot: finished
+            .map_err(|error| wire::bad("snapshot", &error.to_string(), "see there"))?,
     };
     let installed = core.raft().install_full_snapshot(vote, snapshot).await;
     let vote = installed.map_err(|error| fatal(&error))?.vote;
@@ -149,7 +170,11 @@ async fn take_chunk(
     chunk: v1::SnapshotChunk,
 ) -> Result<Receiver, NodeError> {
     let Some(file) = manifest.files.get(chunk.file as usize) else {
-        return Err(wire::bad("file", "is not in the manifest", &chunk.file.to_string()));
+        return Err(wire::bad(
+            "file",
+            "is not in the manifest",
+            &chunk.file.to_string(),
+        ));
     };
     let name = file.name.clone();
     let (receiver, taken) = blocking(move || {
@@ -176,7 +201,10 @@ fn progress(receiver: &Receiver, manifest: &Manifest) -> v1::SnapshotProgress {
 async fn message(
     messages: &mut Streaming<v1::SnapshotMessage>,
 ) -> Result<Option<Message>, NodeError> {
-    Ok(messages.message().await?.and_then(|message| message.message))
+    Ok(messages
+        .message()
+        .await?
+        .and_then(|message| message.message))
 }
 
 async fn answer(
@@ -194,5 +222,7 @@ async fn answer(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NodeError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| fatal(&error))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| fatal(&error))
 }

@@ -80,7 +80,9 @@ pub fn append_reply_out(result: StreamAppendResult<TypeConfig>) -> v1::AppendRep
     reply
 }
 
-pub fn append_reply_in(reply: v1::AppendReply) -> Result<StreamAppendResult<TypeConfig>, NodeError> {
+pub fn append_reply_in(
+    reply: v1::AppendReply,
+) -> Result<StreamAppendResult<TypeConfig>, NodeError> {
     use v1::append_reply::Outcome;
     Ok(match reply.outcome() {
         Outcome::Success => Ok(log_id_in(reply.log_id)),

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::deadline;
 use crate::core::Core;
 use crate::membership::{self, administer_anywhere};
-use crate::node::Shared;
+use crate::shared::Shared;
 
 /// Serves operators.
 pub struct ClusterService {
@@ -58,19 +58,25 @@ impl Cluster for ClusterService {
         self.administer(Administer::Add(request.into_inner())).await
     }
 
-    async fn promote_member(&self, request: Request<v1::MemberRequest>) -> Answer<v1::MemberChange> {
-        self.administer(Administer::Promote(request.into_inner())).await
+    async fn promote_member(
+        &self,
+        request: Request<v1::MemberRequest>,
+    ) -> Answer<v1::MemberChange> {
+        self.administer(Administer::Promote(request.into_inner()))
+            .await
     }
 
     async fn remove_member(&self, request: Request<v1::MemberRequest>) -> Answer<v1::MemberChange> {
-        self.administer(Administer::Remove(request.into_inner())).await
+        self.administer(Administer::Remove(request.into_inner()))
+            .await
     }
 
     async fn transfer_leader(
         &self,
         request: Request<v1::MemberRequest>,
     ) -> Answer<v1::MemberChange> {
-        self.administer(Administer::Transfer(request.into_inner())).await
+        self.administer(Administer::Transfer(request.into_inner()))
+            .await
     }
 
     async fn digest_at(&self, request: Request<v1::DigestAtRequest>) -> Answer<v1::Digest> {
@@ -78,7 +84,10 @@ impl Cluster for ClusterService {
         let request = request.into_inner();
         let mut applied = core.hub.applied();
         let reached = applied.wait_for(|applied| *applied >= request.index);
-        if tokio::time::timeout_at(deadline(request.timeout_ms), reached).await.is_err() {
+        if tokio::time::timeout_at(deadline(request.timeout_ms), reached)
+            .await
+            .is_err()
+        {
             let message = format!("this node has not applied entry {} yet", request.index);
             return Err(NodeError::DeadlineExceeded { message }.into());
         }
@@ -86,7 +95,9 @@ impl Cluster for ClusterService {
         let digest = digests.rev().find(|(index, _)| *index == request.index);
         Ok(Response::new(v1::Digest {
             index: request.index,
-            digest: digest.map(|(_, digest)| digest.to_string()).unwrap_or_default(),
+            digest: digest
+                .map(|(_, digest)| digest.to_string())
+                .unwrap_or_default(),
         }))
     }
 }

@@ -17,10 +17,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::exchange::{self, Exchange, OUTGOING};
 use super::{deadline, execute_reply};
 use crate::core::Core;
-use crate::node::Shared;
 use crate::propose::Submission;
 use crate::read::ReadSubmission;
 use crate::respond::{Outcome, Responder};
+use crate::shared::Shared;
 
 /// Serves clients.
 pub struct CoordinationService {
@@ -46,7 +46,9 @@ impl Exchange for Execute {
 
     fn requests(batch: v1::ExecuteBatch) -> Vec<(u64, Instant, v1::ExecuteRequest)> {
         let requests = batch.requests.into_iter();
-        requests.map(|request| (request.id, deadline(request.timeout_ms), request)).collect()
+        requests
+            .map(|request| (request.id, deadline(request.timeout_ms), request))
+            .collect()
     }
 
     fn submit(&self, deadline: Instant, request: v1::ExecuteRequest, to: Responder<Executed>) {
@@ -59,7 +61,9 @@ impl Exchange for Execute {
     }
 
     fn pack(answers: Vec<(u64, Outcome<Executed>)>) -> v1::ExecuteReplies {
-        let replies = answers.into_iter().map(|(id, outcome)| execute_reply(id, outcome));
+        let replies = answers
+            .into_iter()
+            .map(|(id, outcome)| execute_reply(id, outcome));
         v1::ExecuteReplies {
             replies: replies.collect(),
             hello: None,
@@ -77,7 +81,9 @@ impl Exchange for Read {
 
     fn requests(batch: v1::ReadBatch) -> Vec<(u64, Instant, v1::ReadRequest)> {
         let requests = batch.requests.into_iter();
-        requests.map(|request| (request.id, deadline(request.timeout_ms), request)).collect()
+        requests
+            .map(|request| (request.id, deadline(request.timeout_ms), request))
+            .collect()
     }
 
     fn submit(&self, deadline: Instant, request: v1::ReadRequest, to: Responder<Answered>) {
@@ -95,7 +101,9 @@ impl Exchange for Read {
     }
 
     fn pack(answers: Vec<(u64, Outcome<Answered>)>) -> v1::ReadReplies {
-        let replies = answers.into_iter().map(|(id, outcome)| read_reply(id, outcome));
+        let replies = answers
+            .into_iter()
+            .map(|(id, outcome)| read_reply(id, outcome));
         v1::ReadReplies {
             replies: replies.collect(),
             hello: None,

@@ -74,7 +74,12 @@ pub async fn run<E: Exchange>(
                     }
                 }
                 Ok(None) => open = false,
-                Err(_) => return,
+                // A message that is too large or none of ours: the client is told which. One that
+                // has gone hears nothing.
+                Err(status) => {
+                    let _ = outgoing.send(Err(status)).await;
+                    return;
+                }
             },
             _ = rx.recv_many(&mut ready, REPLIES_PER_MESSAGE) => {
                 // An answer after its deadline was given one already.

@@ -10,8 +10,8 @@ use quorate_rpc::{NodeError, v1};
 use tokio::time::Instant;
 
 pub use cluster::ClusterService;
-pub use coordination::CoordinationService;
 pub use cluster::status_of;
+pub use coordination::CoordinationService;
 pub use listen::{Bound, ListenError, bind, server};
 
 use crate::core::Core;
@@ -26,16 +26,21 @@ pub fn fatal(error: &impl std::fmt::Display) -> NodeError {
 /// When the caller of a request with this timeout stops waiting.
 pub fn deadline(timeout_ms: u32) -> Instant {
     let limit = quorate_rpc::frame::TIMEOUT_MS_MAX;
-    let ms = if timeout_ms == 0 { limit } else { timeout_ms.min(limit) };
+    let ms = if timeout_ms == 0 {
+        limit
+    } else {
+        timeout_ms.min(limit)
+    };
     Instant::now() + std::time::Duration::from_millis(ms.into())
 }
 
 /// The reply to one command.
 pub fn execute_reply(id: u64, outcome: Result<Executed, NodeError>) -> v1::ExecuteReply {
     let (index, result) = match outcome {
-        Ok(Executed { index, reply }) => {
-            (index, v1::execute_reply::Result::Reply(reply.encode().into()))
-        }
+        Ok(Executed { index, reply }) => (
+            index,
+            v1::execute_reply::Result::Reply(reply.encode().into()),
+        ),
         Err(error) => (0, v1::execute_reply::Result::Error(error.into())),
     };
     v1::ExecuteReply {

@@ -24,11 +24,11 @@
 //! The chain of an entry hashes its bytes and the chain before it, so entries cannot be lost, swapped
 //! or mixed from two logs without notice ([`verify`]).
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;

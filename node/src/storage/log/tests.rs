@@ -421,7 +421,9 @@ async fn a_million_entries_are_verified_on_open() {
     for part in 0..10_000 {
         let batch = (0..100).map(|step| entry(1, part * 100 + step, &command));
         let (done, wait) = TypeConfig::oneshot();
-        log.append(batch.collect::<Vec<_>>(), Flushed::signal(done)).await.unwrap();
+        log.append(batch.collect::<Vec<_>>(), Flushed::signal(done))
+            .await
+            .unwrap();
         waits.push_back(wait);
         if waits.len() > 10 {
             waits.pop_front().unwrap().await.unwrap().unwrap();
