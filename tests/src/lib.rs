@@ -1,1 +1,25 @@
-//! x
+//! Tests of clusters of real processes: every node is an operating-system process with durable
+//! writes, hurt as a machine would hurt it, while clients write and keep account of every answer.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`process`] | one node: start, kill, pause, restart on the same directory and ports |
+//! | [`cluster`] | several: found and grow, find the leader, compare digests |
+//! | [`load`] | concurrent writers, bounded in rate, count and time |
+//! | [`history`] | what the writers asked for, when, and what they were answered |
+//! | [`oracle`] | whether the cluster's state agrees with that history |
+//! | [`proxy`] | connections between clients and a node that can be cut |
+//! | [`raw`] | messages that no client of ours would send |
+//! | [`wait`] | waiting for conditions, with a deadline |
+//!
+//! A scenario is a file in `tests/`. Standard error of the nodes goes to files in the scenario's
+//! directory, is printed when the scenario fails, and must never hold the word of a panic.
+
+pub mod cluster;
+pub mod history;
+pub mod load;
+pub mod oracle;
+pub mod process;
+pub mod proxy;
+pub mod raw;
+pub mod wait;

@@ -1,0 +1,181 @@
+//! One node as an operating-system process: started, killed, paused, and started again on the same
+//! directory and the same ports.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::net::TcpListener;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+use quorate_node::Config;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::{PATIENCE, until};
+
+/// Below the range from which systems give ports to outgoing connections: a port that a killed node
+/// has left must not be taken by a client's connection before the node is back.
+const PORTS: Range<u16> = 11_000..30_000;
+
+static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port that nobody listens on, and that is given out once in this process.
+pub fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(PORTS);
+        let bound = TcpListener::bind(("127.0.0.1", port));
+        let mut taken = TAKEN
+            .lock()
+            .expect("nothing panics while it holds the lock");
+        if bound.is_ok() && taken.insert(port) {
+            return port;
+        }
+    }
+}
+
+/// A node's process, or the place where it was and can be again.
+pub struct NodeProcess {
+    config: Config,
+    binary: PathBuf,
+    config_path: PathBuf,
+    stderr_path: PathBuf,
+    child: Option<Child>,
+}
+
+impl NodeProcess {
+    /// A node with this configuration, not started. Its files lie in `dir` under its name.
+    pub fn new(binary: &Path, dir: &Path, config: Config) -> Result<Self> {
+        let name = &config.node.name;
+        let node = Self {
+            binary: binary.to_owned(),
+            config_path: dir.join(format!("{name}.toml")),
+            stderr_path: dir.join(format!("{name}.stderr")),
+            config,
+            child: None,
+        };
+        std::fs::write(&node.config_path, toml::to_string(&node.config)?)?;
+        File::create(&node.stderr_path)?;
+        Ok(node)
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where clients reach the process itself.
+    #[must_use]
+    pub fn client_addr(&self) -> &str {
+        &self.config.listen.client
+    }
+
+    /// Where its data is.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.config.node.data_dir
+    }
+
+    /// Starts the process. Its standard error is added to what earlier runs wrote.
+    pub fn start(&mut self) -> Result<()> {
+        if self.is_running() {
+            bail!("{} runs already", self.config.node.name);
+        }
+        let stderr = OpenOptions::new().append(true).open(&self.stderr_path)?;
+        let child = Command::new(&self.binary)
+            .arg(&self.config_path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.binary.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Whether it was started and not stopped since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("it does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until the process has ended. Fails unless it ends in order.
+    pub async fn terminate(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        let status = self.exited().await?;
+        if !status.success() {
+            bail!(
+                "{} ended with {status} after SIGTERM",
+                self.config.node.name
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits until the process ends by itself.
+    pub async fn exited(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("it does not run")?;
+        let gone = until("the process to end", PATIENCE, async || {
+            Ok(child.try_wait()?)
+        })
+        .await;
+        if gone.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        gone
+    }
+
+    /// SIGSTOP, and waits until the process stands still.
+    pub async fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let stat = format!("/proc/{}/stat", self.pid()?);
+        until("the process to stand still", PATIENCE, async || {
+            let stat = std::fs::read_to_string(&stat)?;
+            let state = stat
+                .rsplit_once(") ")
+                .map(|(_, rest)| rest.starts_with('T'));
+            Ok((state == Some(true)).then_some(()))
+        })
+        .await
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("it does not run")?.id())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("it does not run")?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// What the process and those before it wrote to standard error.
+    pub fn stderr(&self) -> Result<String> {
+        let bytes = std::fs::read(&self.stderr_path)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // A process that is gone already is no problem here.
+            let _ = self.kill();
+        }
+    }
+}
