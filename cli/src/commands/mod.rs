@@ -1,0 +1,130 @@
+//! The table of commands: each in a file of its own, over a client and a printer.
+
+use clap_complete::aot;
+use quorate_statemachine::{Name, Owner};
+
+use crate::args::{self, Cli, Command, Shell};
+use crate::connect;
+use crate::exit::{Exit, Failure};
+use crate::output::Printer;
+
+mod bench;
+mod confirm;
+mod health;
+mod lease;
+mod member;
+mod process;
+mod queue;
+mod status;
+mod verify;
+mod version;
+
+/// Does what the command line asks for.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let printer = Printer::stdout(cli.global.output);
+    match &cli.command {
+        Command::Completion { shell } => completion(*shell),
+        Command::Version => version::run(printer),
+        Command::Bench(_) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(over_network(cli, printer))
+        }
+        _ => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let done = runtime.block_on(over_network(cli, printer));
+            // Connections close in the background; nobody waits for that.
+            runtime.shutdown_background();
+            done
+        }
+    }
+}
+
+async fn over_network(cli: Cli, mut printer: Printer) -> Result<(), Failure> {
+    let Cli { global, command } = cli;
+    let printer = &mut printer;
+    match command {
+        Command::Status => status::run(&connect::admin(&global)?, printer).await,
+        Command::Health => health::run(&global, printer).await,
+        Command::Member(verb) => {
+            let admin = connect::admin(&global)?.with_timeout(global.change_timeout());
+            member::run(&admin, verb, printer).await
+        }
+        Command::Lease(verb) => lease::run(&connect::client(&global)?, verb, printer).await,
+        Command::Queue(verb) => queue::run(&connect::client(&global)?, verb, printer).await,
+        Command::Process(verb) => process::run(&connect::client(&global)?, verb, printer).await,
+        Command::Verify => {
+            let (client, admin) = (connect::client(&global)?, connect::admin(&global)?);
+            verify::run(&client, &admin, printer).await
+        }
+        Command::Bench(bench) => bench::run(&global, &bench, printer).await,
+        Command::Completion { .. } | Command::Version => {
+            unreachable!("they need no network and were done before")
+        }
+    }
+}
+
+fn completion(shell: Shell) -> Result<(), Failure> {
+    let mut command = args::command();
+    let shell = match shell {
+        Shell::Bash => aot::Shell::Bash,
+        Shell::Zsh => aot::Shell::Zsh,
+        Shell::Fish => aot::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    aot::generate(shell, &mut command, "quorate", &mut script);
+    Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
+}
+
+/// The owner that a command speaks for. Without an incarnation it is the owner's id: the next call
+/// of the command line is the same holder.
+fn owner(owner_id: &str, incarnation: Option<&str>) -> Result<Owner, Failure> {
+    let incarnation = incarnation.unwrap_or(owner_id);
+    Ok(Owner::new(
+        Name::parse("owner_id", owner_id)?,
+        Name::parse("incarnation_id", incarnation)?,
+    ))
+}
+
+/// The size of the next page of a listing, or none when it has all that was asked for. A `limit`
+/// of 0 asks for all.
+fn page_limit(limit: u64, so_far: usize) -> Option<u32> {
+    let left = match limit {
+        0 => return Some(0),
+        _ => limit.saturating_sub(so_far as u64),
+    };
+    (left > 0).then(|| u32::try_from(left).unwrap_or(u32::MAX))
+}
+
+/// An answer to another question than the one asked.
+fn wrong_answer(asked: &str) -> Failure {
+    Failure::new(
+        Exit::Error,
+        "protocol",
+        format!("asked for {asked} and got another answer; use a cluster of a build near this one"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_stop_at_the_limit_and_zero_is_no_limit() {
+        assert_eq!(page_limit(0, 5_000), Some(0));
+        assert_eq!(page_limit(10, 0), Some(10));
+        assert_eq!(page_limit(10, 7), Some(3));
+        assert_eq!(page_limit(10, 10), None);
+    }
+
+    #[test]
+    fn an_owner_without_an_incarnation_is_the_same_in_every_call() {
+        let owner = owner("me", None).expect("a name");
+        assert_eq!(owner.incarnation_id.as_str(), "me");
+        let failure = super::owner("", None).expect_err("empty");
+        assert_eq!(failure.exit(), Exit::Invalid);
+    }
+}

@@ -1,0 +1,177 @@
+//! `quorate process …`
+
+use futures::StreamExt;
+use quorate_client::Client;
+use quorate_statemachine::process::{
+    Answer, Append, Complete, List, ProcessState, Query, Register,
+};
+use quorate_statemachine::{self as statemachine, Name, Precondition};
+
+use super::{page_limit, wrong_answer};
+use crate::args::process::{Append as AppendArgs, Fence, Verb};
+use crate::exit::Failure;
+use crate::output::Printer;
+use crate::value;
+
+mod rows;
+
+use rows::{AppendedRow, EventRow, ProcessRow};
+
+/// Does one verb.
+pub async fn run(client: &Client, verb: Verb, printer: &mut Printer) -> Result<(), Failure> {
+    match verb {
+        Verb::List {
+            prefix,
+            state,
+            limit,
+        } => {
+            list(
+                client,
+                &prefix,
+                state.map(ProcessState::from),
+                limit,
+                printer,
+            )
+            .await
+        }
+        Verb::Get { id } => {
+            let process = client.process(&id)?.get().await?;
+            let process = process.ok_or_else(|| Failure::not_found("process", &id))?;
+            Ok(printer.one(&ProcessRow::new(&process))?)
+        }
+        Verb::Events {
+            id,
+            after,
+            follow: false,
+        } => events(client, &id, after, printer).await,
+        Verb::Events {
+            id,
+            after,
+            follow: true,
+        } => follow(client, &id, after, printer).await,
+        Verb::Append(args) => append(client, args, printer).await,
+        Verb::Register { id, definition } => {
+            let definition = value::bytes("definition", &definition)?;
+            let register = Register {
+                id: Name::parse("id", id)?,
+                definition,
+            };
+            let registered = client.execute(register).await?;
+            Ok(printer.one(&ProcessRow::new(&registered.process).existing(registered.existed))?)
+        }
+        Verb::Complete {
+            id,
+            state,
+            outcome,
+            fence,
+        } => {
+            let outcome = value::bytes("outcome", &outcome)?;
+            let complete = Complete {
+                id: Name::parse("id", id)?,
+                state: state.into(),
+                outcome,
+            };
+            let completed = client
+                .execute_under(complete, preconditions(fence)?)
+                .await?;
+            Ok(printer.one(&ProcessRow::new(&completed.process).existing(completed.existed))?)
+        }
+    }
+}
+
+async fn list(
+    client: &Client,
+    prefix: &str,
+    state: Option<ProcessState>,
+    limit: u64,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    let mut after = None;
+    while let Some(page) = page_limit(limit, rows.len()) {
+        let prefix = prefix.to_owned();
+        let list = List {
+            prefix,
+            state,
+            after: after.take(),
+            limit: page,
+        };
+        let query = statemachine::Query::Process(Query::List(list));
+        let statemachine::Answer::Process(Answer::List(page)) = client.query(query).await?.answer
+        else {
+            return Err(wrong_answer("processes"));
+        };
+        rows.extend(page.rows.iter().map(ProcessRow::new));
+        match page.next {
+            Some(next) => after = Some(Name::parse("after", next)?),
+            None => break,
+        }
+    }
+    Ok(printer.list(&rows)?)
+}
+
+async fn events(
+    client: &Client,
+    id: &str,
+    mut after: u64,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let process = client.process(id)?;
+    let mut rows = Vec::new();
+    loop {
+        let page = process.events(after, 0).await?;
+        let page = page.ok_or_else(|| Failure::not_found("process", id))?;
+        rows.extend(page.rows.iter().map(|event| EventRow::new(id, event)));
+        match (page.next, page.rows.last()) {
+            (Some(_), Some(last)) => after = last.sequence,
+            _ => break,
+        }
+    }
+    Ok(printer.list(&rows)?)
+}
+
+/// Prints events as they come. A time without a leader is waited out, as long as each try of the
+/// client takes; only what cannot pass ends it.
+async fn follow(
+    client: &Client,
+    id: &str,
+    after: u64,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let mut events = client.process(id)?.follow(after);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => printer.next(&EventRow::new(id, &event))?,
+            Err(error) if error.is_passing() => eprintln!("{error}; still following"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+async fn append(client: &Client, args: AppendArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let append = Append {
+        id: Name::parse("id", args.id.as_str())?,
+        event_type: Name::parse("type", args.event_type)?,
+        key: args.key.map(|key| Name::parse("key", key)).transpose()?,
+        payload: value::bytes("payload", &args.payload)?,
+    };
+    let appended = client
+        .execute_under(append, preconditions(args.fence)?)
+        .await?;
+    Ok(printer.one(&AppendedRow::new(&args.id, &appended))?)
+}
+
+fn preconditions(fences: Vec<Fence>) -> Result<Vec<Precondition>, Failure> {
+    let precondition = |fence: Fence| {
+        let key = Name::parse("fence", fence.key)?;
+        Ok(Precondition::Lease {
+            key,
+            token: fence.token,
+        })
+    };
+    fences.into_iter().map(precondition).collect()
+}
+
+#[cfg(test)]
+mod tests;
