@@ -174,6 +174,11 @@ impl Config {
             election_timeout_max: raft.election_max_ms,
             // A node that was cut off and comes back must not disturb a working leader.
             enable_pre_vote: Some(true),
+            // A leader that was killed may have sent entries that its own disk does not have:
+            // openraft replicates while the local log is still being synced. If it went on in the
+            // same term, it would give their log ids to other entries, and the logs would differ
+            // for ever without anybody noticing. So it stands for election like everybody else.
+            enable_leader_restore: Some(false),
             // A leader that a one-way partition has cut off falls silent so that others can vote
             // (the Jepsen partial-network case); twice the lower bound that openraft sets.
             quorum_loss_probe_interval: Some(4 * raft.election_max_ms),
