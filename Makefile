@@ -2,10 +2,11 @@
 #
 #   make demo    a cluster at work while it is hurt   DIR=… LIMIT=n ONCE=1 BASE_PORT=7400
 #   make test    all tests and a short demo
+#   make bench   beside etcd, on this machine; writes docs/PERFORMANCE.md (tests/load/run.sh)
 #   make check   format, lints, tests, documentation; writes nothing but target/
 #   make fix     formats the code
 
-.PHONY: demo test check fix build tests lints
+.PHONY: demo test check fix bench build tests lints
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
@@ -46,3 +47,6 @@ check: lints test
 
 fix:
 	cargo fmt --all
+
+bench:
+	tests/load/run.sh

@@ -1,0 +1,59 @@
+//! Quorate and etcd side by side on one machine; `make bench` runs it, docs/PERFORMANCE.md shows
+//! what came out.
+//!
+//! Ours is loaded by `quorate bench`, a process of its own, etcd by a loop of the same shape in
+//! this process ([`meter`]). Every measurement is a line of JSON ([`record`]); [`table`] writes the
+//! Markdown from them.
+
+mod compare;
+mod conditions;
+mod etcd;
+mod machine;
+mod meter;
+mod quorate;
+mod record;
+mod scale;
+mod summary;
+mod table;
+mod targets;
+mod worker;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measures Quorate and etcd side by side.
+#[derive(Debug, Parser)]
+#[command(name = "load")]
+enum Load {
+    /// Write down where and how the records that follow are made
+    Conditions(conditions::Args),
+    /// Measure operations of both, in turns
+    Compare(compare::Compare),
+    /// Measure what many live leases cost
+    Scale(scale::Scale),
+    /// Write the tables into a document
+    Table(table::Args),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let load = Load::parse();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Whoever is dropped here takes the nodes with it.
+    tokio::select! {
+        done = run(&load) => done,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn run(load: &Load) -> Result<()> {
+    match load {
+        Load::Conditions(args) => conditions::run(args).await,
+        Load::Compare(args) => compare::run(args).await,
+        Load::Scale(args) => scale::run(args).await,
+        Load::Table(args) => table::run(args),
+    }
+}

@@ -1,0 +1,157 @@
+//! What is measured, as JSON lines: one [`Record`] a line, so that a run that was cut short still
+//! has what it measured, and a table can be written from any number of runs.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// One measurement, or what holds for those after it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// Where and how the records that follow were made.
+    Conditions(Conditions),
+    /// One operation in a closed loop.
+    Point(Point),
+    /// Memory with so many live leases.
+    Memory(Memory),
+    /// A restart of all nodes.
+    Restart(Restart),
+}
+
+/// Where and how a run was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Conditions {
+    pub date: String,
+    pub commit: String,
+    pub etcd: String,
+    pub cpu_model: String,
+    pub cores: usize,
+    pub kernel: String,
+    pub memory_mib: u64,
+    /// Load average over a minute before anything was started.
+    pub load: f64,
+    /// Appends of 2,300 bytes, each with its own fdatasync, by one thread before the run.
+    pub syncs_per_second: f64,
+    pub sync_p50_us: u64,
+    pub sync_p99_us: u64,
+    pub seconds: u32,
+    pub rounds: u32,
+}
+
+/// One operation, so many clients, one round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Point {
+    pub system: System,
+    pub test: Test,
+    pub clients: u32,
+    pub round: u32,
+    /// Live leases beside those of the test.
+    pub leases: u64,
+    pub ops_per_second: f64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub errors: u64,
+    pub first_error: Option<String>,
+    pub cpu: Cpu,
+}
+
+/// Who used the processors, in cores.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Cpu {
+    /// The three measured nodes.
+    pub nodes: f64,
+    /// Who loads them.
+    pub clients: f64,
+    /// Everything else on the machine, the idle nodes of the other system included.
+    pub others: f64,
+}
+
+/// Resident memory of each node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Memory {
+    pub system: System,
+    pub leases: u64,
+    pub nodes_kib: Vec<u64>,
+    /// How fast the leases since the last record were made.
+    pub leases_per_second: f64,
+}
+
+/// From the start of all processes until every node answered a linearizable read and a write was
+/// acknowledged.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restart {
+    pub system: System,
+    pub rows: u64,
+    pub killed: bool,
+    pub seconds: f64,
+}
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum System {
+    Quorate,
+    Etcd,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Test {
+    Lock,
+    Renew,
+    Append,
+    Queue,
+    Read,
+}
+
+impl Test {
+    /// In the order of the table.
+    pub const ALL: [Self; 5] = [
+        Self::Lock,
+        Self::Renew,
+        Self::Append,
+        Self::Queue,
+        Self::Read,
+    ];
+
+    /// As `quorate bench` calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Renew => "renew",
+            Self::Append => "append",
+            Self::Queue => "queue",
+            Self::Read => "read",
+        }
+    }
+
+    /// Log entries, or shares of one, that an operation of ours takes.
+    pub fn commands(self) -> u32 {
+        match self {
+            Self::Lock => 2,
+            Self::Renew | Self::Append => 1,
+            Self::Queue => 3,
+            Self::Read => 0,
+        }
+    }
+}
+
+/// Appends `record` to the file, and says it.
+pub fn write(out: &Path, record: &Record) -> Result<()> {
+    let line = serde_json::to_string(record)?;
+    println!("{line}");
+    let mut file = OpenOptions::new().create(true).append(true).open(out)?;
+    writeln!(file, "{line}").with_context(|| format!("writing {}", out.display()))
+}
+
+/// All records of a file.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let parse = |line: &str| serde_json::from_str(line).with_context(|| format!("record {line}"));
+    text.lines().map(parse).collect()
+}

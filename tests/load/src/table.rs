@@ -1,0 +1,256 @@
+//! The tables in Markdown, between two marks of a document that is otherwise written by hand.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::record::{self, Conditions, System, Test};
+use crate::summary::{Median, Summary};
+use crate::targets;
+
+const BEGIN: &str = "<!-- written by make bench: begin -->";
+const END: &str = "<!-- written by make bench: end -->";
+/// Others may use so much of a processor before a run is called noisy: the idle nodes of the other
+/// system are among them.
+const OTHERS_MAX: f64 = 0.3;
+
+/// Arguments of `table`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Records of one or more runs
+    pub results: Vec<PathBuf>,
+    /// Written to stdout if not given
+    #[arg(long)]
+    pub document: Option<PathBuf>,
+}
+
+/// Writes the tables.
+pub fn run(args: &Args) -> Result<()> {
+    let mut records = Vec::new();
+    for path in &args.results {
+        records.extend(record::read(path)?);
+    }
+    let tables = tables(&Summary::new(records))?;
+    let Some(path) = &args.document else {
+        print!("{tables}");
+        return Ok(());
+    };
+    let old = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(std::fs::write(path, between_marks(&old, &tables)?)?)
+}
+
+/// `document` with `tables` for what was between the marks.
+fn between_marks(document: &str, tables: &str) -> Result<String> {
+    let (before, rest) = document
+        .split_once(BEGIN)
+        .with_context(|| format!("no line {BEGIN}"))?;
+    let (_, after) = rest
+        .split_once(END)
+        .with_context(|| format!("no line {END}"))?;
+    Ok(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
+}
+
+fn tables(summary: &Summary) -> Result<String> {
+    let mut text = String::new();
+    let conditions = summary
+        .conditions
+        .as_ref()
+        .context("no conditions among the records")?;
+    write_conditions(&mut text, conditions, summary)?;
+    write_comparison(&mut text, summary)?;
+    write_commands(&mut text, summary)?;
+    write_scale(&mut text, summary)?;
+    write_targets(&mut text, summary)?;
+    Ok(text)
+}
+
+fn write_conditions(text: &mut String, at: &Conditions, summary: &Summary) -> Result<()> {
+    let (median, worst) = summary.others().context("no points among the records")?;
+    if at.load > at.cores as f64 || median > OTHERS_MAX {
+        writeln!(
+            text,
+            "> **Noisy run.** Others used {median:.2} cores beside the median point, {worst:.2} \
+             beside the worst, of {};\n> the load average before the run was {:.1}. The ratios are \
+             rough, the absolute numbers mean nothing.\n",
+            at.cores, at.load
+        )?;
+    }
+    writeln!(
+        text,
+        "- {}, commit `{}`, etcd {}",
+        at.date, at.commit, at.etcd
+    )?;
+    writeln!(
+        text,
+        "- {} cores of {}, {} MiB, Linux {}; load average before the run {:.2}; others used \
+         {median:.2} cores beside the median point, {worst:.2} beside the worst",
+        at.cores, at.cpu_model, at.memory_mib, at.kernel, at.load
+    )?;
+    writeln!(
+        text,
+        "- disk: {:.0} appends a second with an fdatasync each, by one thread; p50 {} µs, \
+         p99 {} µs",
+        at.syncs_per_second, at.sync_p50_us, at.sync_p99_us
+    )?;
+    writeln!(
+        text,
+        "- {} s a point, medians of {} rounds\n",
+        at.seconds, at.rounds
+    )?;
+    Ok(())
+}
+
+fn write_comparison(text: &mut String, summary: &Summary) -> Result<()> {
+    writeln!(text, "### Side by side\n")?;
+    writeln!(
+        text,
+        "| test | clients | Quorate ops/s (range) | etcd ops/s (range) | ratio \
+         | Quorate p50 / p99 ms | etcd p50 / p99 ms | Quorate CPU µs/op | etcd CPU µs/op | errors |"
+    )?;
+    writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+    for test in Test::ALL {
+        for clients in summary.clients() {
+            let of = |system| summary.median(system, test, clients, 0);
+            if let (Some(ours), Some(etcd)) = (of(System::Quorate), of(System::Etcd)) {
+                write_row(text, test, clients, &ours, &etcd)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_row(
+    text: &mut String,
+    test: Test,
+    clients: u32,
+    ours: &Median,
+    etcd: &Median,
+) -> Result<()> {
+    let rate = |of: &Median| {
+        format!(
+            "{:.0} ({:.0}–{:.0})",
+            of.ops_per_second, of.range.0, of.range.1
+        )
+    };
+    let cpu = |of: &Median| of.cpu.nodes * 1e6 / of.ops_per_second.max(1.0);
+    writeln!(
+        text,
+        "| {} | {clients} | {} | {} | **{:.2}** | {} | {} | {:.0} | {:.0} | {} / {} |",
+        test.as_str(),
+        rate(ours),
+        rate(etcd),
+        ours.ops_per_second / etcd.ops_per_second.max(1.0),
+        latencies(ours),
+        latencies(etcd),
+        cpu(ours),
+        cpu(etcd),
+        ours.errors,
+        etcd.errors,
+    )?;
+    Ok(())
+}
+
+fn latencies(of: &Median) -> String {
+    format!("{:.2} / {:.2}", of.p50_us / 1_000.0, of.p99_us / 1_000.0)
+}
+
+/// Operations differ in how many commands they take; the log does not care.
+fn write_commands(text: &mut String, summary: &Summary) -> Result<()> {
+    writeln!(
+        text,
+        "\n### Durable commands of Quorate, and who used the processors\n"
+    )?;
+    writeln!(
+        text,
+        "| test | clients | commands/s | cores of the nodes | cores of the clients |"
+    )?;
+    writeln!(text, "|---|---:|---:|---:|---:|")?;
+    for test in Test::ALL.into_iter().filter(|test| test.commands() > 0) {
+        for clients in summary.clients() {
+            let Some(ours) = summary.median(System::Quorate, test, clients, 0) else {
+                continue;
+            };
+            let commands = ours.ops_per_second * f64::from(test.commands());
+            let (nodes, loaders) = (ours.cpu.nodes, ours.cpu.clients);
+            writeln!(
+                text,
+                "| {} | {clients} | {commands:.0} | {nodes:.2} | {loaders:.2} |",
+                test.as_str()
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn write_scale(text: &mut String, summary: &Summary) -> Result<()> {
+    if summary.memory.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "\n### Many live leases\n")?;
+    writeln!(
+        text,
+        "| | live leases | made a second | resident MB of each node |"
+    )?;
+    writeln!(text, "|---|---:|---:|---|")?;
+    for memory in &summary.memory {
+        let mb = |kib: &u64| format!("{:.0}", *kib as f64 * 1_024.0 / 1e6);
+        let nodes: Vec<String> = memory.nodes_kib.iter().map(mb).collect();
+        let (name, rate) = (name(memory.system), memory.leases_per_second);
+        writeln!(
+            text,
+            "| {name} | {} | {rate:.0} | {} |",
+            memory.leases,
+            nodes.join(", ")
+        )?;
+    }
+    writeln!(
+        text,
+        "\n| live leases beside | clients | lock cycles/s | p50 / p99 ms |"
+    )?;
+    writeln!(text, "|---:|---:|---:|---:|")?;
+    for (leases, clients) in summary.beside() {
+        let point = summary.median(System::Quorate, Test::Lock, clients, leases);
+        if let Some(point) = point {
+            let (rate, times) = (point.ops_per_second, latencies(&point));
+            writeln!(text, "| {leases} | {clients} | {rate:.0} | {times} |")?;
+        }
+    }
+    Ok(())
+}
+
+fn name(system: System) -> &'static str {
+    match system {
+        System::Quorate => "Quorate",
+        System::Etcd => "etcd",
+    }
+}
+
+fn write_targets(text: &mut String, summary: &Summary) -> Result<()> {
+    writeln!(text, "\n### Targets\n")?;
+    writeln!(text, "| what | target | measured | |")?;
+    writeln!(text, "|---|---|---|---|")?;
+    for target in targets::all(summary) {
+        let met = if target.met { "met" } else { "**missed**" };
+        writeln!(
+            text,
+            "| {} | {} | {} | {met} |",
+            target.what, target.wanted, target.measured
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced() {
+        let old = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
+        let new = between_marks(&old, "new\n").expect("both marks");
+        assert_eq!(new, format!("above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"));
+        assert_eq!(between_marks(&new, "new\n").expect("both marks"), new);
+        between_marks("above\nbelow\n", "new\n").expect_err("no marks");
+    }
+}
