@@ -5,7 +5,9 @@ set -eu
 
 missing=""
 command -v c++ >/dev/null 2>&1 || missing="$missing g++"
-find /usr/lib /usr/local/lib "${LIBCLANG_PATH:-/usr/lib}" -name 'libclang*.so*' 2>/dev/null \
+# libclang-cpp.so is another library: many machines have it without the one that is needed.
+find /usr/lib /usr/local/lib "${LIBCLANG_PATH:-/usr/lib}" \
+    \( -name 'libclang.so*' -o -name 'libclang-[0-9]*.so*' \) 2>/dev/null \
     | grep -q . || missing="$missing libclang-dev"
 
 if [ -n "$missing" ]; then
