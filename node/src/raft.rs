@@ -9,7 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_statemachine::{Reply, Timestamp};
 
 openraft::declare_raft_types!(
-    /// Raft as Quorate uses it: standard leaders (one a term), our own nodes, proposals and outcomes.
+    /// Raft as Quorate uses it: standard leaders (one a term), our own nodes, proposals and
+    /// outcomes.
     pub TypeConfig:
         D = Proposal,
         R = Outcome,

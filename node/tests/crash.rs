@@ -1,9 +1,9 @@
 //! Kill -9 at any moment: everything acknowledged is there, and the state fits the log.
 //!
 //! This test binary starts itself again as a child (`child_process` below), which appends, applies,
-//! truncates, snapshots and purges as fast as it can and says what is durable. The parent kills it at
-//! some entry, opens its directory, and compares with a model. Kill keeps the page cache, so this shows
-//! the order of writes, not the reach of a sync; for power cuts see docs/TESTING.md.
+//! truncates, snapshots and purges as fast as it can and says what is durable. The parent kills it
+//! at some entry, opens its directory, and compares with a model. Kill keeps the page cache, so
+//! this shows the order of writes, not the reach of a sync; for power cuts see docs/TESTING.md.
 //!
 //! `QUORATE_CRASH_ROUNDS=100` makes it long, `QUORATE_CRASH_SEED` repeats a run.
 #![allow(clippy::unwrap_used)]

@@ -1,10 +1,10 @@
 //! Bytes of entries, votes, log ids and memberships, on disk and between nodes.
 //!
 //! Our own, so that another openraft cannot change what is on a disk. Everything starts with a
-//! version byte; numbers are little endian. An entry is
-//! `[version u8][kind u8][term u64][index u64][body]`, and these bytes are the same in the log and on
-//! the wire: a follower stores what it received. The body of a command is time and command
-//! ([`Proposal`]), of a membership its lists through the codec of the state machine crate.
+//! version byte; numbers are little endian. An entry is `[version u8][kind u8][term u64][index
+//! u64][body]`, and these bytes are the same in the log and on the wire: a follower stores what it
+//! received. The body of a command is time and command ([`Proposal`]), of a membership its lists
+//! through the codec of the state machine crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -39,7 +39,8 @@ pub enum StorageError {
     },
     /// The directory holds something else.
     #[error(
-        "{} is not a data directory of Quorate: it holds {found:?}; give the node an empty directory",
+        "{} is not a data directory of Quorate: it holds {found:?}; give the node an empty \
+         directory",
         path.display()
     )]
     Foreign {

@@ -7,20 +7,20 @@
 //!
 //! # What it costs and what it cannot see
 //!
-//! A mark is written (without a sync) after the batch was synced and before it is acknowledged, so it
-//! is never ahead of the log. The death of the process loses no mark: the page cache outlives it. A
-//! power cut loses marks that were not synced, so damage that comes together with a power cut goes
-//! unseen where it hits entries of the last [`SYNC_EVERY`]. A sync of the mark on every batch would
-//! close this window and halve the throughput; marks are synced at most [`SYNC_EVERY`] late, and at
-//! once with every vote and truncation, which are rare.
+//! A mark is written (without a sync) after the batch was synced and before it is acknowledged, so
+//! it is never ahead of the log. The death of the process loses no mark: the page cache outlives
+//! it. A power cut loses marks that were not synced, so damage that comes together with a power cut
+//! goes unseen where it hits entries of the last [`SYNC_EVERY`]. A sync of the mark on every batch
+//! would close this window and halve the throughput; marks are synced at most [`SYNC_EVERY`] late,
+//! and at once with every vote and truncation, which are rare.
 //!
-//! A truncation lowers the mark durably *before* it touches the log, so that a crash between the two
-//! never leaves a mark above a healthy log.
+//! A truncation lowers the mark durably *before* it touches the log, so that a crash between the
+//! two never leaves a mark above a healthy log.
 //!
 //! # Format
 //!
-//! Two slots, a page apart. Only one is written until a sync has made it durable; then the other. So a
-//! torn write leaves the older one whole.
+//! Two slots, a page apart. Only one is written until a sync has made it durable; then the other.
+//! So a torn write leaves the older one whole.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;

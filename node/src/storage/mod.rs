@@ -1,8 +1,9 @@
 //! What a node keeps on disk: its identity, the Raft log, the state, and snapshots.
 //!
-//! [`DataDir`] opens and locks the directory, [`Storage`] opens the stores in it and checks that they
-//! fit each other. What is damaged is refused with the file and the reason, never repaired: a node
-//! that lost something it has acknowledged must not vote, and comes back with an empty directory.
+//! [`DataDir`] opens and locks the directory, [`Storage`] opens the stores in it and checks that
+//! they fit each other. What is damaged is refused with the file and the reason, never repaired: a
+//! node that lost something it has acknowledged must not vote, and comes back with an empty
+//! directory.
 
 use std::any::Any;
 use std::sync::Weak;
@@ -13,6 +14,7 @@ mod files;
 mod guard;
 mod log;
 mod open;
+mod receiver;
 mod snapshot;
 mod state;
 
@@ -24,9 +26,8 @@ pub use codec::{
 pub use error::StorageError;
 pub use log::{LogOptions, LogReader, LogStore};
 pub use open::{DataDir, FORMAT_VERSION, Identity};
-pub use snapshot::{
-    CHUNK_BYTES_MAX, Chunk, FileEntry, Manifest, ReceiveError, Receiver, SnapshotData,
-};
+pub use receiver::{ReceiveError, Receiver};
+pub use snapshot::{CHUNK_BYTES_MAX, Chunk, FileEntry, Manifest, SnapshotData};
 pub use state::{
     AppliedNotices, NoticeHook, SnapshotBuilder, StateChange, StateOptions, StateReader,
     StateSizes, StateStore,

@@ -187,8 +187,8 @@ fn lock(dir: &Path) -> Result<File, StorageError> {
     }
 }
 
-/// `[format version u8][identity][crc32c u32]`: the version comes first and outside of everything, so
-/// that any build can read it.
+/// `[format version u8][identity][crc32c u32]`: the version comes first and outside of everything,
+/// so that any build can read it.
 fn encode_identity(identity: &Identity) -> Vec<u8> {
     let mut out = vec![FORMAT_VERSION];
     rows::put(&mut out, identity);

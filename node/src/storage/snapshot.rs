@@ -1,14 +1,11 @@
-//! Snapshots: checkpoints of the state database, how they are sent, and how they are received.
+//! Snapshots: checkpoints of the state database, and how they are read for sending.
 //!
-//! A snapshot is a directory of RocksDB files (hard links, so building one costs little space) with a
-//! `manifest` that names every file with its size and checksum. The manifest is written last and the
-//! directory renamed into place after it, so a directory with a good name is a whole snapshot.
-//!
-//! A receiver writes into a directory of its own, takes up where it stopped (also after a restart of
-//! the process), and gives the snapshot out only after every size and checksum was verified.
+//! A snapshot is a directory of RocksDB files (hard links, so building one costs little space) with
+//! a `manifest` that names every file with its size and checksum. The manifest is written last and
+//! the directory renamed into place after it, so a directory with a good name is a whole snapshot.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use quorate_statemachine::codec::{self as rows, BadBytes};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::codec::{FORMAT_VERSION, decode_snapshot_meta, encode_snapshot_meta, take_version};
@@ -28,7 +24,7 @@ use crate::raft::SnapshotMeta;
 
 const MANIFEST: &str = "manifest";
 const MAKING_PREFIX: &str = "making-";
-const RECEIVING_PREFIX: &str = "receiving-";
+pub(super) const RECEIVING_PREFIX: &str = "receiving-";
 
 /// Most bytes of a chunk.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -147,7 +143,8 @@ fn check_names(files: &[FileEntry]) -> Result<(), BadBytes> {
     Ok(())
 }
 
-fn hash_file(path: &Path) -> io::Result<(u64, u64)> {
+/// Size and checksum of a file.
+pub(super) fn hash_file(path: &Path) -> io::Result<(u64, u64)> {
     let mut file = File::open(path)?;
     let (mut hasher, mut size) = (Xxh3::new(), 0);
     let mut buffer = vec![0; CHUNK_BYTES_MAX];
@@ -170,8 +167,8 @@ pub struct Chunk {
     pub crc: u32,
 }
 
-/// A snapshot on this disk. While one copy of it lives, its files stay, also when a newer snapshot has
-/// taken its place.
+/// A snapshot on this disk. While one copy of it lives, its files stay, also when a newer snapshot
+/// has taken its place.
 #[derive(Debug, Clone)]
 pub struct SnapshotData {
     dir: Arc<SnapshotDir>,
@@ -196,7 +193,7 @@ impl Drop for SnapshotDir {
 }
 
 impl SnapshotData {
-    fn new(path: PathBuf, manifest: Manifest) -> Self {
+    pub(super) fn new(path: PathBuf, manifest: Manifest) -> Self {
         let doomed = AtomicBool::new(false);
         let dir = Arc::new(SnapshotDir {
             path,
@@ -248,8 +245,8 @@ impl SnapshotData {
         self.dir.doomed.store(true, Ordering::Release);
     }
 
-    /// Makes another directory with the same content: links for tables, which RocksDB never changes,
-    /// copies for the few small files that it does.
+    /// Makes another directory with the same content: links for tables, which RocksDB never
+    /// changes, copies for the few small files that it does.
     pub(super) fn link_to(&self, to: &Path) -> Result<(), StorageError> {
         files::remove_dir(to)?;
         files::create_dir(to)?;
@@ -265,7 +262,8 @@ impl SnapshotData {
     }
 }
 
-fn sync_file(path: &Path) -> Result<(), StorageError> {
+/// Makes the content of a file durable.
+pub(super) fn sync_file(path: &Path) -> Result<(), StorageError> {
     let file = File::open(path).map_err(StorageError::io("open", path))?;
     file.sync_all().map_err(StorageError::io("sync", path))
 }
@@ -323,8 +321,8 @@ impl Snapshots {
         }
     }
 
-    /// Gives a directory that is complete but for its manifest its place and name. The older of it and
-    /// the newest so far goes.
+    /// Gives a directory that is complete but for its manifest its place and name. The older of it
+    /// and the newest so far goes.
     pub fn publish(
         &mut self,
         making: &Path,
@@ -365,170 +363,6 @@ fn load(path: &Path) -> Option<SnapshotData> {
     };
     let complete = manifest.files.iter().all(whole);
     complete.then(|| SnapshotData::new(path.to_owned(), manifest))
-}
-
-/// Why a chunk or a snapshot was not taken.
-#[derive(Debug, Error)]
-pub enum ReceiveError {
-    /// The manifest has no such file.
-    #[error("the snapshot has no file {0:?}")]
-    UnknownFile(String),
-    /// The chunk does not follow from what is there: go on from `have`.
-    #[error("{file} is received up to byte {have}, the chunk starts at {offset}; go on from there")]
-    Offset {
-        /// The file.
-        file: String,
-        /// Bytes received so far.
-        have: u64,
-        /// Where the chunk starts.
-        offset: u64,
-    },
-    /// The chunk was damaged on its way, or reaches past the end of the file: send it again.
-    #[error("the chunk of {file} at byte {offset} is damaged; send it again")]
-    Chunk {
-        /// The file.
-        file: String,
-        /// Where the chunk starts.
-        offset: u64,
-    },
-    /// A file is not complete.
-    #[error("{file} has {have} of {size} bytes; send the rest")]
-    Incomplete {
-        /// The file.
-        file: String,
-        /// Bytes received so far.
-        have: u64,
-        /// Bytes it must have.
-        size: u64,
-    },
-    /// A complete file is not the one of the manifest; it was dropped, send it again.
-    #[error("{file} does not match its checksum and was dropped; send it again from its start")]
-    Corrupt {
-        /// The file.
-        file: String,
-    },
-    /// The disk.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-}
-
-/// Takes a snapshot in, chunk by chunk. Its functions block on the disk.
-#[derive(Debug)]
-pub struct Receiver {
-    path: PathBuf,
-    manifest: Manifest,
-    /// Bytes that are there of each file of the manifest.
-    have: Vec<u64>,
-}
-
-impl Receiver {
-    /// Starts, or goes on with what an earlier receiver of the same snapshot has. Anything half
-    /// received of another snapshot is removed: there is one sender at a time.
-    pub fn new(snapshots: &Path, manifest: Manifest) -> Result<Self, StorageError> {
-        let name = format!("{RECEIVING_PREFIX}{:016x}", xxh3_64(&manifest.encode()));
-        files::create_dir(snapshots)?;
-        for other in files::names(snapshots)? {
-            if other.starts_with(RECEIVING_PREFIX) && other != name {
-                files::remove_dir(&snapshots.join(other))?;
-            }
-        }
-        let path = snapshots.join(name);
-        files::create_dir(&path)?;
-        let mut have = Vec::with_capacity(manifest.files.len());
-        for file in &manifest.files {
-            let length = fs::metadata(path.join(&file.name)).map_or(0, |found| found.len());
-            have.push(length.min(file.size));
-        }
-        Ok(Self {
-            path,
-            manifest,
-            have,
-        })
-    }
-
-    /// The file and the offset to go on with; `None` when all is there.
-    #[must_use]
-    pub fn next(&self) -> Option<(&str, u64)> {
-        let files = self.manifest.files.iter().zip(&self.have);
-        let mut missing = files.filter(|(file, have)| **have < file.size);
-        missing
-            .next()
-            .map(|(file, have)| (file.name.as_str(), *have))
-    }
-
-    /// Bytes received so far.
-    #[must_use]
-    pub fn received_bytes(&self) -> u64 {
-        self.have.iter().sum()
-    }
-
-    /// Takes one chunk. What is there already is taken again without harm.
-    pub fn write_chunk(
-        &mut self,
-        file: &str,
-        offset: u64,
-        bytes: &[u8],
-        crc: u32,
-    ) -> Result<(), ReceiveError> {
-        let found = self
-            .manifest
-            .files
-            .iter()
-            .position(|entry| entry.name == file);
-        let number = found.ok_or_else(|| ReceiveError::UnknownFile(file.to_owned()))?;
-        let (have, size) = (self.have[number], self.manifest.files[number].size);
-        let file = file.to_owned();
-        if offset > have {
-            return Err(ReceiveError::Offset { file, have, offset });
-        }
-        let end = offset.saturating_add(bytes.len() as u64);
-        if crc32c::crc32c(bytes) != crc || end > size {
-            return Err(ReceiveError::Chunk { file, offset });
-        }
-        let path = self.path.join(&file);
-        let writer = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(StorageError::io("write to", &path))?;
-        writer
-            .write_all_at(bytes, offset)
-            .map_err(StorageError::io("write to", &path))?;
-        self.have[number] = have.max(end);
-        Ok(())
-    }
-
-    /// Verifies every size and checksum, and makes all of it durable. After an error the receiver can
-    /// go on with [`Self::next`].
-    pub fn finish(&mut self) -> Result<SnapshotData, ReceiveError> {
-        for (number, file) in self.manifest.files.iter().enumerate() {
-            let path = self.path.join(&file.name);
-            let (name, have, size) = (file.name.clone(), self.have[number], file.size);
-            if have != size {
-                return Err(ReceiveError::Incomplete {
-                    file: name,
-                    have,
-                    size,
-                });
-            }
-            if size == 0 {
-                File::create(&path).map_err(StorageError::io("create", &path))?;
-            }
-            let hashed = hash_file(&path).map_err(StorageError::io("read", &path))?;
-            if hashed != (size, file.checksum) {
-                self.have[number] = 0;
-                fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
-                return Err(ReceiveError::Corrupt { file: name });
-            }
-            sync_file(&path)?;
-        }
-        files::sync_dir(&self.path)?;
-        let data = SnapshotData::new(self.path.clone(), self.manifest.clone());
-        // Installing makes a directory of its own, so this one goes with its last user.
-        data.doom();
-        Ok(data)
-    }
 }
 
 #[cfg(test)]
@@ -578,65 +412,5 @@ mod tests {
         let mut bytes = manifest(&["1.sst"]).encode();
         bytes[4] ^= 1;
         assert!(Manifest::decode(&bytes).is_err());
-    }
-
-    #[test]
-    fn chunks_must_follow_each_other_and_be_whole() {
-        let temp = tempfile::tempdir().expect("a directory");
-        let content = b"abc";
-        let mut wanted = manifest(&["1.sst"]);
-        wanted.files[0].checksum = xxh3_64(content);
-        let mut receiver = Receiver::new(temp.path(), wanted.clone()).expect("made");
-        assert_eq!(receiver.next(), Some(("1.sst", 0)));
-        let crc = crc32c::crc32c;
-        let gap = receiver.write_chunk("1.sst", 2, b"c", crc(b"c"));
-        assert!(matches!(gap, Err(ReceiveError::Offset { have: 0, .. })));
-        let damaged = receiver.write_chunk("1.sst", 0, b"aX", crc(b"ab"));
-        assert!(matches!(damaged, Err(ReceiveError::Chunk { .. })));
-        let long = receiver.write_chunk("1.sst", 0, b"abcd", crc(b"abcd"));
-        assert!(matches!(long, Err(ReceiveError::Chunk { .. })));
-        let unknown = receiver.write_chunk("2.sst", 0, b"", 0);
-        assert!(matches!(unknown, Err(ReceiveError::UnknownFile(_))));
-        receiver
-            .write_chunk("1.sst", 0, b"ab", crc(b"ab"))
-            .expect("taken");
-        receiver
-            .write_chunk("1.sst", 0, b"ab", crc(b"ab"))
-            .expect("again");
-        assert!(matches!(
-            receiver.finish(),
-            Err(ReceiveError::Incomplete { have: 2, .. })
-        ));
-        drop(receiver);
-        let mut receiver = Receiver::new(temp.path(), wanted).expect("resumed");
-        assert_eq!(receiver.next(), Some(("1.sst", 2)));
-        receiver
-            .write_chunk("1.sst", 2, b"c", crc(b"c"))
-            .expect("taken");
-        assert_eq!((receiver.next(), receiver.received_bytes()), (None, 3));
-        let path = receiver.path.clone();
-        let data = receiver.finish().expect("whole");
-        assert_eq!(data.read_chunk("1.sst", 1, 9).expect("read").bytes, "bc");
-        drop(data);
-        assert!(
-            !path.exists(),
-            "a received directory goes with its last user"
-        );
-    }
-
-    #[test]
-    fn a_file_that_is_complete_but_wrong_is_dropped() {
-        let temp = tempfile::tempdir().expect("a directory");
-        let mut receiver = Receiver::new(temp.path(), manifest(&["1.sst"])).expect("made");
-        receiver
-            .write_chunk("1.sst", 0, b"abc", crc32c::crc32c(b"abc"))
-            .expect("taken");
-        let Err(ReceiveError::Corrupt { file }) = receiver.finish() else {
-            panic!("a wrong file was taken");
-        };
-        assert_eq!(file, "1.sst");
-        assert_eq!(receiver.next(), Some(("1.sst", 0)));
-        let other = Receiver::new(temp.path(), manifest(&["2.sst"])).expect("made");
-        assert!(!receiver.path.exists() && other.path.exists());
     }
 }

@@ -155,8 +155,8 @@ impl Cache {
         self.last_chain = chain;
     }
 
-    /// Drops all entries up to `upto`. `chain` is the one of that entry; `None` if the log never had
-    /// it.
+    /// Drops all entries up to `upto`. `chain` is the one of that entry; `None` if the log never
+    /// had it.
     pub fn purge(&mut self, upto: LogId, chain: Option<u64>) {
         while self.cached_from() <= upto.index && !self.entries.is_empty() {
             self.drop_front();

@@ -1,15 +1,15 @@
 //! The Raft log on disk: entries, vote and purge mark in a RocksDB of their own.
 //!
-//! One column family (a vote in a family of its own would keep every old write-ahead log alive), whose
-//! write-ahead logs are recycled, so that a sync overwrites blocks and need not touch the inode. One
-//! OS thread writes ([`writer`]): it takes all that waits, writes one batch, syncs once, then calls
-//! back. Vote, truncation and purge go the same way, so that nothing overtakes anything.
+//! One column family (a vote in a family of its own would keep every old write-ahead log alive),
+//! whose write-ahead logs are recycled, so that a sync overwrites blocks and need not touch the
+//! inode. One OS thread writes ([`writer`]): it takes all that waits, writes one batch, syncs once,
+//! then calls back. Vote, truncation and purge go the same way, so that nothing overtakes anything.
 //!
-//! Entries are readable when `append` returns: they are in the cache ([`cache`]), which never drops an
-//! entry before it is durable.
+//! Entries are readable when `append` returns: they are in the cache ([`cache`]), which never drops
+//! an entry before it is durable.
 //!
-//! A failed write or sync is never tried again: whether it reached the disk is unknown, and a second
-//! `fsync` may say yes to pages that the kernel has dropped. Everything after it fails, and
+//! A failed write or sync is never tried again: whether it reached the disk is unknown, and a
+//! second `fsync` may say yes to pages that the kernel has dropped. Everything after it fails, and
 //! [`LogStore::failure`] tells the node to stop.
 //!
 //! # Rows
@@ -21,8 +21,8 @@
 //! | `ff 02` | purge mark: log id, chain |
 //! | `ff 03` | committed log id, at most [`guard::SYNC_EVERY`](super::guard) old |
 //!
-//! The chain of an entry hashes its bytes and the chain before it, so entries cannot be lost, swapped
-//! or mixed from two logs without notice ([`verify`]).
+//! The chain of an entry hashes its bytes and the chain before it, so entries cannot be lost,
+//! swapped or mixed from two logs without notice ([`verify`]).
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -267,8 +267,8 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
 }
 
 impl LogReader {
-    /// Entries of `from..to` that the log has: all of them, or with a limit the first ones, at least
-    /// one.
+    /// Entries of `from..to` that the log has: all of them, or with a limit the first ones, at
+    /// least one.
     fn read(&self, from: u64, to: u64, bytes_max: Option<usize>) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut room = bytes_max.unwrap_or(usize::MAX);
@@ -417,8 +417,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     /// Costs nothing: the writer puts it into the next batch that it writes anyway, or beside the
-    /// guard. So after a crash this node may start from a slightly older committed id: a linearizable
-    /// read waits until the state has caught up, a stale read may see an older state.
+    /// guard. So after a crash this node may start from a slightly older committed id: a
+    /// linearizable read waits until the state has caught up, a stale read may see an older state.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.core.check_failure()?;
         if let Some(committed) = committed {

@@ -73,8 +73,8 @@ impl Writer {
         })
     }
 
-    /// Makes entries readable, and sends them to be written. The lock is held over both, so that jobs
-    /// stand in the queue in the order in which the cache saw them.
+    /// Makes entries readable, and sends them to be written. The lock is held over both, so that
+    /// jobs stand in the queue in the order in which the cache saw them.
     pub fn append(
         &self,
         entries: impl Iterator<Item = (Entry, Bytes)>,

@@ -7,15 +7,15 @@
 //! # Why nothing is lost when the log is purged
 //!
 //! Raft purges only what the current snapshot covers. Building a snapshot makes a checkpoint, which
-//! flushes all of memory to tables first; installing one makes the state a copy of its tables. So the
-//! state on disk is never older than the snapshot, and never older than the purge mark. [`super::open`]
-//! checks it when a node starts.
+//! flushes all of memory to tables first; installing one makes the state a copy of its tables. So
+//! the state on disk is never older than the snapshot, and never older than the purge mark.
+//! [`super::open`] checks it when a node starts.
 //!
 //! # Who reads what
 //!
-//! Tables that [`tables::resident`] names are loaded on open and read from memory only. Queries read
-//! under a lock that `apply` takes for the short time in which a chunk is put in place: they see the
-//! state between two chunks, never inside one.
+//! Tables that [`tables::resident`] names are loaded on open and read from memory only. Queries
+//! read under a lock that `apply` takes for the short time in which a chunk is put in place: they
+//! see the state between two chunks, never inside one.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -52,8 +52,8 @@ mod view;
 
 pub use reader::{StateReader, StateSizes};
 
-/// Entries that are put in place together: enough to share a batch, few enough that a reader does not
-/// wait long.
+/// Entries that are put in place together: enough to share a batch, few enough that a reader does
+/// not wait long.
 const CHUNK_ENTRIES_MAX: usize = 256;
 
 /// Bytes of changes after which a chunk ends early.
@@ -408,8 +408,8 @@ impl Shared {
 
     /// Everything is made beside the present state and verified; then one rename switches over.
     ///
-    /// The snapshot takes its place first: if the process dies before the switch, Raft finds it newer
-    /// than the state and installs it again.
+    /// The snapshot takes its place first: if the process dies before the switch, Raft finds it
+    /// newer than the state and installs it again.
     fn install(&self, meta: &SnapshotMeta, data: &SnapshotData) -> Result<(), StorageError> {
         if data.manifest().meta != *meta {
             let problem = "it covers something else than was announced";

@@ -9,7 +9,8 @@ use quorate_statemachine::{Timestamp, view};
 use super::Shared;
 use crate::raft::{LogId, StoredMembership};
 use crate::storage::error::StorageError;
-use crate::storage::snapshot::{Manifest, Receiver, SnapshotData};
+use crate::storage::receiver::Receiver;
+use crate::storage::snapshot::{Manifest, SnapshotData};
 
 /// Reads the state between two chunks of entries. Cheap to clone.
 #[derive(Clone)]
@@ -81,8 +82,8 @@ impl StateReader {
         }
     }
 
-    /// Reads every row and compares with the digest, and memory with the disk. Entries wait meanwhile,
-    /// for about a second per million rows.
+    /// Reads every row and compares with the digest, and memory with the disk. Entries wait
+    /// meanwhile, for about a second per million rows.
     pub fn verify(&self) -> Result<Digest, StorageError> {
         let state = self.shared.state();
         let digest = state.database.digest()?;

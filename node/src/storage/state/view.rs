@@ -111,8 +111,8 @@ impl view::View for View<'_> {
 }
 
 impl View<'_> {
-    /// Rows that are in place: from memory if one table there has them all, else from disk, which has
-    /// every row.
+    /// Rows that are in place: from memory if one table there has them all, else from disk, which
+    /// has every row.
     fn scan_in_place(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), Broken> {
         if let Some(table) = self.tables.table_of_range(from, to) {
             for (key, value) in table.range::<[u8], _>(range(from, to)) {
