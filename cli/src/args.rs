@@ -10,10 +10,12 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use crate::output::Format;
 
 pub mod bench;
+pub mod dev;
 pub mod lease;
 pub mod member;
 pub mod process;
 pub mod queue;
+pub mod serve;
 
 /// Leases, queues and process records that survive the loss of nodes.
 #[derive(Debug, Parser)]
@@ -158,6 +160,10 @@ pub enum ReadConsistency {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a whole cluster on this machine for trying out
+    Dev(dev::Dev),
+    /// Run one node
+    Serve(serve::Serve),
     /// One row a member: role, log, applied, lag, digest, health
     Status,
     /// Commit a proposal through every endpoint and print how long it took

@@ -10,11 +10,14 @@ use crate::output::Printer;
 
 mod bench;
 mod confirm;
+mod dev;
 mod health;
 mod lease;
 mod member;
+mod parent;
 mod process;
 mod queue;
+mod serve;
 mod status;
 mod verify;
 mod version;
@@ -25,6 +28,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Completion { shell } => completion(*shell),
         Command::Version => version::run(printer),
+        Command::Serve(serve) => serve::run(serve),
         Command::Bench(_) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -47,6 +51,7 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     let printer = &mut printer;
     match command {
+        Command::Dev(dev) => dev::run(&dev, printer).await,
         Command::Status => status::run(&connect::admin(&global)?, printer).await,
         Command::Health => health::run(&global, printer).await,
         Command::Member(verb) => {
@@ -61,7 +66,7 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<(), Failure> {
             verify::run(&client, &admin, printer).await
         }
         Command::Bench(bench) => bench::run(&global, &bench, printer).await,
-        Command::Completion { .. } | Command::Version => {
+        Command::Serve(_) | Command::Completion { .. } | Command::Version => {
             unreachable!("they need no network and were done before")
         }
     }

@@ -1,0 +1,179 @@
+//! `quorate serve`: run one node until it is told to stop.
+
+mod layers;
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use quorate_node::{Config, Health, Node, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::parent::end_of_stdin;
+use crate::args::serve::Serve;
+use crate::exit::{Exit, Failure};
+use layers::{Flag, layered};
+
+/// How long a clean stop may take before the process ends anyway. A node needs about 3 s for each of:
+/// handing over, answering what is under way, closing.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+/// What is logged if `QUORATE_LOG` does not say.
+const LOG_DEFAULT: &str = "info,openraft=warn";
+
+/// Checks, prints, or runs.
+pub fn run(serve: &Serve) -> Result<(), Failure> {
+    let layered = layered(serve.config.as_deref(), std::env::vars(), flags(serve))?;
+    if serve.print_config {
+        print!("{layered}");
+    }
+    if serve.print_config || serve.check {
+        return Ok(());
+    }
+    start_log()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(serve_until_told(layered.config, serve.exit_with_parent));
+    // What still runs has nothing left to acknowledge.
+    runtime.shutdown_background();
+    ended
+}
+
+fn flags(serve: &Serve) -> Vec<Flag> {
+    let texts = [
+        ("--data-dir", "node.data_dir", &serve.data_dir),
+        ("--name", "node.name", &serve.name),
+        ("--listen-client", "listen.client", &serve.listen_client),
+        ("--listen-peer", "listen.peer", &serve.listen_peer),
+    ];
+    let given = |(flag, option, text): (_, _, &Option<String>)| {
+        let value = Value::String(text.clone()?);
+        Some(Flag {
+            flag,
+            option,
+            value,
+        })
+    };
+    let bootstrap = serve.bootstrap.then_some(Flag {
+        flag: "--bootstrap",
+        option: "node.bootstrap",
+        value: Value::Boolean(true),
+    });
+    texts
+        .into_iter()
+        .filter_map(given)
+        .chain(bootstrap)
+        .collect()
+}
+
+/// Logs go to stderr, like all words.
+fn start_log() -> Result<(), Failure> {
+    let wanted = std::env::var("QUORATE_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+        let message = format!("QUORATE_LOG={wanted:?}: {error}; give levels, as {LOG_DEFAULT:?}");
+        Failure::new(Exit::Invalid, "invalid_argument", message)
+    })?;
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .try_init()
+        .map_err(|error| Failure::error("log", error.to_string()))
+}
+
+async fn serve_until_told(config: Config, with_parent: bool) -> Result<(), Failure> {
+    let mut stop = Stop::new(with_parent)?;
+    let node = tokio::select! {
+        started = Node::start(config) => started.map_err(not_started)?,
+        why = stop.asked() => {
+            tracing::info!(why, "stopped before it had started");
+            return Ok(());
+        }
+    };
+    tracing::info!(member = %node.member(), "the node runs");
+    let mut health = node.health();
+    tokio::select! {
+        facts = failure(&mut health) => {
+            Err(Failure::error("stopped", format!("the node has stopped: {facts}")))
+        }
+        why = stop.asked() => {
+            tracing::info!(why, "stopping; once more ends it at once");
+            stop_cleanly(node, &mut stop).await
+        }
+    }
+}
+
+fn not_started(error: StartError) -> Failure {
+    match error {
+        StartError::Config(invalid) => invalid.into(),
+        other => Failure::error("not_started", format!("the node did not start: {other}")),
+    }
+}
+
+/// Ends when the node has stopped because something is broken.
+async fn failure(health: &mut watch::Receiver<Health>) -> String {
+    let failed = health
+        .wait_for(|health| matches!(health, Health::Failed(_)))
+        .await;
+    match failed.as_deref() {
+        Ok(Health::Failed(facts)) => facts.clone(),
+        _ => "it says nothing more of itself".to_owned(),
+    }
+}
+
+async fn stop_cleanly(node: Node, stop: &mut Stop) -> Result<(), Failure> {
+    tokio::select! {
+        stopped = timeout(STOP_MAX, node.shutdown()) => match stopped {
+            Ok(()) => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Err(_) => Err(Failure::error("not_stopped", format!(
+                "the node did not stop within {STOP_MAX:?} and was ended; the next start replays \
+                 its log"
+            ))),
+        },
+        why = stop.asked() => Err(Failure::error("not_stopped", format!(
+            "{why} came again, the node was ended; the next start replays its log"
+        ))),
+    }
+}
+
+/// What tells the process to stop.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    parent: Option<oneshot::Receiver<()>>,
+}
+
+impl Stop {
+    fn new(with_parent: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            parent: with_parent.then(end_of_stdin),
+        })
+    }
+
+    /// Says what told it. Can be asked again.
+    async fn asked(&mut self) -> &'static str {
+        let parent = async {
+            match &mut self.parent {
+                Some(ended) => drop(ended.await),
+                None => std::future::pending().await,
+            }
+        };
+        let why = tokio::select! {
+            _ = self.interrupt.recv() => return "SIGINT",
+            _ = self.terminate.recv() => return "SIGTERM",
+            () = parent => "the end of the parent process",
+        };
+        self.parent = None;
+        why
+    }
+}
