@@ -6,12 +6,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use quorate_client::Client;
 use quorate_client::admin::Admin;
+use quorate_client::statemachine::Command;
+use quorate_client::statemachine::cluster::RecordDigest;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::crew::send;
@@ -67,7 +70,7 @@ impl Cluster {
     pub async fn start(quorate: &Path, dir: &Path, base_port: u16) -> Result<Self> {
         make_empty(dir)?;
         let log = dir.join("dev.log");
-        let mut child = Command::new(quorate)
+        let mut child = tokio::process::Command::new(quorate)
             .args(["dev", "--exit-with-parent", "--nodes", "3"])
             .args(["--base-port", &base_port.to_string()])
             .arg("--data-dir")
@@ -151,7 +154,7 @@ impl Cluster {
             .create(true)
             .append(true)
             .open(&node.log)?;
-        let mut child = Command::new(program)
+        let mut child = tokio::process::Command::new(program)
             .args(args)
             .arg("--exit-with-parent")
             .stdin(Stdio::piped())
@@ -179,13 +182,12 @@ impl Cluster {
             .with_context(|| format!("{} after its restart", node.name))
     }
 
-    /// The state's digest on every node, at an index that all of them have.
-    pub async fn digests(&self) -> Result<(u64, Vec<String>)> {
+    /// The state's digest on every node, at a mark that a command sets in the log.
+    pub async fn digests(&self, client: &Client) -> Result<(u64, Vec<String>)> {
+        let (index, _) = client
+            .execute_command(Command::from(RecordDigest {}))
+            .await?;
         let admin = Admin::connect(self.endpoints())?;
-        let mut index = 0;
-        for node in &self.nodes {
-            index = index.max(admin.status_of(&node.client).await?.applied);
-        }
         let mut digests = Vec::new();
         for node in &self.nodes {
             digests.push(

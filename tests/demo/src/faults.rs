@@ -12,14 +12,10 @@ use crate::cluster::Cluster;
 use crate::crew::Worker;
 use crate::job::Order;
 use crate::progress::{Board, Held};
+use crate::report::announce;
 
 /// Every step of a fault is over long before.
 const STEP_MAX: Duration = Duration::from_secs(60);
-
-/// Says what is done, above the progress line.
-pub fn announce(what: &str) {
-    eprintln!("\r\x1b[K  ! {what}");
-}
 
 /// Kills the leader, waits until another leads and the work goes on, and starts the killed one again.
 pub async fn kill_leader(cluster: &Mutex<Cluster>, board: &Board, after: usize) -> Result<()> {
@@ -27,7 +23,7 @@ pub async fn kill_leader(cluster: &Mutex<Cluster>, board: &Board, after: usize) 
         .until(
             "items are done and a leader is known",
             STEP_MAX,
-            |progress| progress.done >= after && progress.leader.is_some(),
+            |progress| progress.done() >= after && progress.leader.is_some(),
         )
         .await?;
     let leader = progress.leader.context("it was waited for")?;
@@ -35,7 +31,7 @@ pub async fn kill_leader(cluster: &Mutex<Cluster>, board: &Board, after: usize) 
     let name = cluster.node(leader.id)?.name.clone();
     announce(&format!(
         "killing the leader {name} with SIGKILL, at {} items",
-        progress.done
+        progress.done()
     ));
     let killed = Instant::now();
     cluster.kill(leader.id).await?;
@@ -106,7 +102,7 @@ pub async fn kill_worker(mut worker: Worker, at: usize, board: &Board, after: us
 async fn hold(worker: &mut Worker, at: usize, board: &Board, after: usize) -> Result<Held> {
     board
         .until("items are done", STEP_MAX, |progress| {
-            progress.done >= after
+            progress.done() >= after
         })
         .await?;
     worker.order(Order::Hold).await?;

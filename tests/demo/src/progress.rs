@@ -31,8 +31,8 @@ pub struct Leader {
 /// What is known of a run.
 #[derive(Debug, Clone)]
 pub struct Progress {
-    /// Items that the workers say they have settled.
-    pub done: usize,
+    /// When the workers said that they had settled an item.
+    done_at: Vec<Instant>,
     /// Writes that were refused because their claim was over.
     pub stale: Vec<Held>,
     /// Calls of workers that had no answer in time.
@@ -45,9 +45,8 @@ pub struct Progress {
     pub leader_changes: usize,
     /// The longest time in which no write of anybody succeeded.
     pub longest_gap: Duration,
+    began: Instant,
     last_write: Instant,
-    /// When the last item was settled so far.
-    pub last_done: Instant,
 }
 
 /// Where all write what they see.
@@ -59,15 +58,15 @@ impl Board {
     pub fn new() -> Self {
         let now = Instant::now();
         Self(Arc::new(watch::Sender::new(Progress {
-            done: 0,
+            done_at: Vec::new(),
             stale: Vec::new(),
             unanswered: 0,
             holding: BTreeMap::new(),
             leader: None,
             leader_changes: 0,
             longest_gap: Duration::ZERO,
+            began: now,
             last_write: now,
-            last_done: now,
         })))
     }
 
@@ -112,8 +111,23 @@ impl Progress {
     /// An item was settled now.
     pub fn settled(&mut self) {
         self.wrote();
-        self.done += 1;
-        self.last_done = Instant::now();
+        self.done_at.push(self.last_write);
+    }
+
+    /// Items that the workers say they have settled.
+    pub fn done(&self) -> usize {
+        self.done_at.len()
+    }
+
+    /// When an item was last settled, or else when the run began.
+    pub fn last_done(&self) -> Instant {
+        self.busy(0)
+    }
+
+    /// Until when the workers had items, if the last `held` came only when a claim was over.
+    pub fn busy(&self, held: usize) -> Instant {
+        let last = self.done_at.len().checked_sub(held + 1);
+        last.map_or(self.began, |last| self.done_at[last])
     }
 
     /// A node says who leads. Nodes that were away may say what is over.

@@ -17,6 +17,20 @@ const SHOWN_MAX: usize = 5;
 /// Without a terminal a line stays, so there are fewer.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
+/// Takes the progress line away; empty where there is no terminal, and lines stay.
+fn erase() -> &'static str {
+    if std::io::stderr().is_terminal() {
+        "\r\x1b[K"
+    } else {
+        ""
+    }
+}
+
+/// Says what is done to the cluster, above the progress line.
+pub fn announce(what: &str) {
+    eprintln!("{}  ! {what}", erase());
+}
+
 /// The line that tells how far it is.
 pub struct Line {
     started: Instant,
@@ -47,12 +61,12 @@ impl Line {
             .map_or_else(|| "none".to_owned(), |it| it.id.to_string());
         let text = format!(
             "{seconds:5.1} s  {:>6} of {} hashed  {} refused as stale  leader {leader}",
-            progress.done,
+            progress.done(),
             self.items,
             progress.stale.len(),
         );
         let shown = if terminal {
-            format!("\r\x1b[K{text}")
+            format!("{}{text}", erase())
         } else {
             format!("{text}\n")
         };
@@ -65,7 +79,7 @@ impl Line {
 
 /// The table at the end.
 pub fn table(tree: &Tree, verdict: &Verdict, progress: &Progress, busy: Duration) {
-    let rate = progress.done as f64 / busy.as_secs_f64().max(0.001);
+    let rate = progress.done() as f64 / busy.as_secs_f64().max(0.001);
     let gap = progress.longest_gap.as_secs_f64();
     let rows = [
         ("items", tree.files.len().to_string()),
@@ -81,7 +95,7 @@ pub fn table(tree: &Tree, verdict: &Verdict, progress: &Progress, busy: Duration
         ("changed meanwhile", verdict.changed.len().to_string()),
         ("skipped", skipped(tree)),
     ];
-    eprint!("\r\x1b[K");
+    eprint!("{}", erase());
     println!();
     for (name, value) in rows {
         println!("  {name:<24}{value:>10}");

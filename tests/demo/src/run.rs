@@ -16,12 +16,12 @@ use crate::RunArgs;
 use crate::check::{Verdict, check, counters};
 use crate::cluster::Cluster;
 use crate::crew::Worker;
-use crate::faults::{announce, kill_leader, kill_worker, pause_worker};
+use crate::faults::{kill_leader, kill_worker, pause_worker};
 use crate::files::{self, Tree};
 use crate::job::{Job, Task};
 use crate::probe;
 use crate::progress::{Board, Progress};
-use crate::report::{self, Line};
+use crate::report::{self, Line, announce};
 
 /// Worker processes.
 const WORKERS: usize = 8;
@@ -29,6 +29,9 @@ const WORKERS: usize = 8;
 /// The worker that is paused, and the one that is killed.
 const PAUSED: usize = 0;
 const KILLED: usize = 1;
+
+/// Items that come back only when a claim is over: the paused worker's and the killed one's.
+const HELD: usize = 2;
 
 /// Pushes in flight: they share syncs.
 const PUSHES: usize = 64;
@@ -115,9 +118,9 @@ async fn work_and_check(
     }
     let verdict = check(&client, job, tree).await?;
     let progress = board.now();
-    report::table(tree, &verdict, &progress, progress.last_done - started);
+    report::table(tree, &verdict, &progress, progress.busy(HELD) - started);
     judge(&verdict, &progress)?;
-    same_everywhere(&*cluster.lock().await).await
+    same_everywhere(&client, &*cluster.lock().await).await
 }
 
 /// Puts every file into the queue.
@@ -190,7 +193,7 @@ async fn until_empty(client: &Client, job: &Job, items: usize, board: &Board) ->
             return Ok(());
         }
         ensure!(
-            progress.last_done.elapsed() < STUCK,
+            progress.last_done().elapsed() < STUCK,
             "no item was settled for {STUCK:?}: {} ready, {} claimed, {} done",
             queue.ready,
             queue.claimed,
@@ -211,8 +214,8 @@ fn judge(verdict: &Verdict, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-async fn same_everywhere(cluster: &Cluster) -> Result<()> {
-    let (index, digests) = cluster.digests().await?;
+async fn same_everywhere(client: &Client, cluster: &Cluster) -> Result<()> {
+    let (index, digests) = cluster.digests(client).await?;
     let same = digests
         .iter()
         .all(|digest| !digest.is_empty() && *digest == digests[0]);
