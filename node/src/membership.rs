@@ -291,12 +291,12 @@ async fn announce(core: &Core, told: v1::Member) -> Result<v1::MemberChange, Nod
         http_addr: told.http_addr,
     };
     let words = format!("member {id} is now {member}");
-    commit(
-        core,
-        ChangeMembers::SetNodes(BTreeMap::from([(id, member)])),
-        true,
-    )
-    .await?;
+    let addr = member.peer_addr.clone();
+    if plan.members.get(&id) != Some(&member) {
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
+        commit(core, change, true).await?;
+    }
+    core.peers.moved(id, &addr);
     Ok(changed(core, id, words))
 }
 
@@ -338,6 +338,7 @@ fn changed(core: &Core, id: u64, plan: String) -> v1::MemberChange {
 /// The membership as it is, against which a change is planned.
 struct Plan {
     voters: BTreeSet<u64>,
+    members: BTreeMap<u64, Member>,
     /// Entries behind the leader's log; none when unknown.
     lags: BTreeMap<u64, Option<u64>>,
     alive: BTreeSet<u64>,
@@ -352,6 +353,10 @@ impl Plan {
         let alive = |id: &u64| *id == own || heard_lately(&metrics, *id);
         Self {
             voters: membership.voter_ids().collect(),
+            members: membership
+                .nodes()
+                .map(|(id, member)| (*id, member.clone()))
+                .collect(),
             lags: ids.iter().map(|id| (*id, lag_of(&metrics, *id))).collect(),
             alive: ids.iter().copied().filter(alive).collect(),
         }

@@ -394,6 +394,9 @@ impl Shared {
     }
 }
 
+/// How long a node waits before it tells its addresses again.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+
 /// Tells the cluster this node's addresses when they are others than the membership says.
 async fn announce(core: &Core) {
     let mut metrics = core.raft.metrics();
@@ -422,6 +425,8 @@ async fn announce(core: &Core) {
                 }
                 Err(error) => tracing::debug!(%error, "could not tell where this node is"),
             }
+            // It takes a while until what was told comes back through the log.
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
         }
         if metrics.changed().await.is_err() {
             return;

@@ -44,6 +44,9 @@ pub struct Peers {
     cluster_id: String,
     node_id: u64,
     channels: Mutex<HashMap<(String, Use), Channel>>,
+    /// Where each member is now. A replication stream outlives a change of its target's address:
+    /// Raft opens it once and keeps it.
+    addrs: Mutex<HashMap<u64, String>>,
 }
 
 /// What a connection is for: a snapshot must not stand in the way of appends.
@@ -61,7 +64,25 @@ impl Peers {
             cluster_id,
             node_id,
             channels: Mutex::default(),
+            addrs: Mutex::default(),
         })
+    }
+
+    /// The member `id` is reached at `addr` from now on.
+    pub fn moved(&self, id: u64, addr: &str) {
+        let mut addrs = self
+            .addrs
+            .lock()
+            .expect("no code panics while it holds this");
+        addrs.insert(id, addr.to_owned());
+    }
+
+    fn addr_of(&self, id: u64) -> String {
+        let addrs = self
+            .addrs
+            .lock()
+            .expect("no code panics while it holds this");
+        addrs.get(&id).cloned().unwrap_or_default()
     }
 
     /// Who this node is, in a call to node `to`.
@@ -167,6 +188,11 @@ async fn unary<T>(
     let result = tokio::time::timeout(CALL_TIMEOUT, call).await;
     match result {
         Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) if was_never_sent(&status) => Err(NodeError::Unavailable {
+            message: format!("the node at {addr} cannot be reached"),
+            retry_after_ms: 50,
+            leader: None,
+        }),
         Ok(Err(status)) => match NodeError::from(status) {
             NodeError::OutcomeUnknown { message } if !changes => Err(NodeError::Unavailable {
                 message: format!("node at {addr}: {message}"),
@@ -184,15 +210,27 @@ async fn unary<T>(
     }
 }
 
+/// There was no connection to send it on.
+fn was_never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Makes the network to one peer.
 impl RaftNetworkFactory<TypeConfig> for Arc<Peers> {
     type Network = PeerNetwork;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> PeerNetwork {
+        self.moved(target, &node.peer_addr);
         PeerNetwork {
             peers: Arc::clone(self),
             target,
-            addr: node.peer_addr.clone(),
         }
     }
 }
@@ -201,13 +239,12 @@ impl RaftNetworkFactory<TypeConfig> for Arc<Peers> {
 pub struct PeerNetwork {
     peers: Arc<Peers>,
     target: u64,
-    addr: String,
 }
 
 impl PeerNetwork {
     fn client(&self, purpose: Use) -> Result<PeerClient<Channel>, Unreachable<TypeConfig>> {
         self.peers
-            .client(&self.addr, purpose)
+            .client(&self.peers.addr_of(self.target), purpose)
             .map_err(|error| Unreachable::new(&error))
     }
 
