@@ -26,6 +26,8 @@ use worker::Worker;
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const DEFAULT_SECONDS: u32 = 5;
+/// Longer latencies count as this one: ten minutes, above any timeout that makes sense.
+const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// Prepares, warms up, measures, cleans up, prints.
 pub async fn run(global: &Global, bench: &Bench, printer: &mut Printer) -> Result<(), Failure> {
@@ -98,7 +100,8 @@ struct Measured {
 impl Measured {
     fn new() -> Self {
         Self {
-            latency: Histogram::new(3).expect("three significant digits are allowed"),
+            latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
+                .expect("three significant digits are allowed"),
             errors: 0,
             first_error: None,
             seconds: 0.0,

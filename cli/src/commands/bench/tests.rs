@@ -109,3 +109,11 @@ fn the_result_is_one_object_of_numbers() {
          lock  4        5.0      1000  200    0.50ms  0.99ms  1.00ms  1.00ms  2\n"
     );
 }
+
+#[test]
+fn a_latency_of_seconds_is_not_cut() {
+    let mut measured = Measured::new();
+    measured.latency.saturating_record(30_000_000);
+    let kept = measured.latency.max();
+    assert!((29_900_000..=30_100_000).contains(&kept), "{kept} µs");
+}
