@@ -24,7 +24,10 @@ results=$data/results.jsonl
 
 deploy/build/setup.sh
 tests/load/setup.sh
-if [ -z "${QUORATE:-}" ]; then
+commit=$(git describe --always --dirty --abbrev=12)
+if [ -n "${QUORATE:-}" ]; then
+    commit="unknown: a program built elsewhere"
+else
     ROCKSDB_LIB_DIR=$(deploy/build/rocksdb.sh)
     ROCKSDB_STATIC=1
     export ROCKSDB_LIB_DIR ROCKSDB_STATIC
@@ -41,7 +44,7 @@ fi
 
 rm -rf "$data"
 mkdir -p "$data"
-"$load" conditions --commit "$(git describe --always --dirty --abbrev=12)" --date "$(date -u +%F)" \
+"$load" conditions --commit "$commit" --date "$(date -u +%F)" \
     --seconds "$seconds" --rounds "$rounds" --data-dir "$data" --out "$results"
 "$load" compare --program "$quorate" --data-dir "$data" --out "$results" \
     --tests "$tests" --clients "$clients" --seconds "$seconds" --rounds "$rounds"
