@@ -215,10 +215,13 @@ impl ReadContext {
         for pending in ahead {
             let (context, now, wanted) = (self.clone(), point.now, pending.read.min_index);
             tokio::spawn(async move {
-                context.answer_once_applied(vec![pending], wanted, now).await;
+                context
+                    .answer_once_applied(vec![pending], wanted, now)
+                    .await;
             });
         }
-        self.answer_once_applied(batch, point.index, point.now).await;
+        self.answer_once_applied(batch, point.index, point.now)
+            .await;
     }
 
     async fn answer_once_applied(&self, batch: Vec<Pending>, wanted: u64, now: Timestamp) {

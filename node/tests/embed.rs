@@ -31,7 +31,10 @@ fn claim(key: &str, token: &str) -> Claim {
 }
 
 async fn granted(client: &Client, key: &str) -> Result<u64> {
-    match client.execute(claim(key, &format!("token-of-{key}"))).await? {
+    match client
+        .execute(claim(key, &format!("token-of-{key}")))
+        .await?
+    {
         Claimed::Granted(lease) => Ok(lease.fencing_token),
         Claimed::Busy(holder) => Err(format!("{key} is held by {holder:?}").into()),
     }
@@ -53,7 +56,10 @@ async fn one_node_grants_and_remembers_over_a_restart() -> Result {
 
     let node = alone(dir.path()).await?;
     let client = node.client();
-    let lease = client.lease_get(&name("a")).await?.ok_or("the lease is gone")?;
+    let lease = client
+        .lease_get(&name("a"))
+        .await?
+        .ok_or("the lease is gone")?;
     assert_eq!(lease.fencing_token, first);
     assert!(granted(&client, "c").await? > second);
     node.shutdown().await;
@@ -64,7 +70,10 @@ async fn one_node_grants_and_remembers_over_a_restart() -> Result {
 async fn a_second_node_on_the_same_directory_is_refused() -> Result {
     let dir = tempfile::tempdir()?;
     let node = alone(dir.path()).await?;
-    let error = alone(dir.path()).await.err().ok_or("two nodes on one directory")?;
+    let error = alone(dir.path())
+        .await
+        .err()
+        .ok_or("two nodes on one directory")?;
     assert!(error.to_string().contains("another process"), "{error}");
     assert_eq!(*node.health().borrow(), Health::Running);
     node.shutdown().await;
@@ -83,7 +92,10 @@ async fn a_lease_expires_when_nobody_writes() -> Result {
     client.execute(short).await?;
     let deadline = Instant::now() + PATIENCE;
     while node.status().leases != 0 {
-        assert!(Instant::now() < deadline, "the ticker has not ended the lease");
+        assert!(
+            Instant::now() < deadline,
+            "the ticker has not ended the lease"
+        );
         tokio::task::yield_now().await;
     }
     let story = client.lease_history(&name("short")).await?;
@@ -115,8 +127,16 @@ async fn add(founder: &Node, node: &Node) -> Result<v1::MemberChange> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_node_grows_to_three_while_a_client_writes() -> Result {
-    let dirs = [tempfile::tempdir()?, tempfile::tempdir()?, tempfile::tempdir()?];
-    let founder = Node::builder().data_dir(dirs[0].path()).name("n1").start().await?;
+    let dirs = [
+        tempfile::tempdir()?,
+        tempfile::tempdir()?,
+        tempfile::tempdir()?,
+    ];
+    let founder = Node::builder()
+        .data_dir(dirs[0].path())
+        .name("n1")
+        .start()
+        .await?;
     let before = granted(&founder.client(), "before").await?;
     founder.shutdown().await;
 
@@ -144,7 +164,10 @@ async fn one_node_grows_to_three_while_a_client_writes() -> Result {
     let third = blank(dirs[2].path(), "n3").start().await?;
     add(&founder, &second).await?;
     let change = add(&founder, &third).await?;
-    assert_eq!(change.members.iter().filter(|member| member.voter).count(), 3);
+    assert_eq!(
+        change.members.iter().filter(|member| member.voter).count(),
+        3
+    );
 
     let tokens = writer.await??;
     assert!(tokens.is_sorted(), "tokens grow in the order of the grants");
@@ -153,11 +176,19 @@ async fn one_node_grows_to_three_while_a_client_writes() -> Result {
     for node in [&founder, &second, &third] {
         let client = node.client();
         let lease = client.lease_get(&name("while-growing-299")).await?;
-        assert_eq!(lease.map(|lease| lease.fencing_token), tokens.last().copied());
+        assert_eq!(
+            lease.map(|lease| lease.fencing_token),
+            tokens.last().copied()
+        );
         granted(&client, &format!("through-{}", node.status().id)).await?;
     }
     let remote = Client::connect([second.member().client_addr.clone()])?;
-    let outcome = remote.lease("remote").owner("r").ttl(Duration::from_secs(5)).try_claim().await?;
+    let outcome = remote
+        .lease("remote")
+        .owner("r")
+        .ttl(Duration::from_secs(5))
+        .try_claim()
+        .await?;
     let ClaimOutcome::Granted(guard) = outcome else {
         return Err("nobody else wants this key".into());
     };

@@ -108,7 +108,10 @@ impl NodeError {
     /// Whether the command may have been done all the same.
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
-        matches!(self, Self::DeadlineExceeded { .. } | Self::OutcomeUnknown { .. })
+        matches!(
+            self,
+            Self::DeadlineExceeded { .. } | Self::OutcomeUnknown { .. }
+        )
     }
 
     /// Whether another try, here or elsewhere, can help.
@@ -230,7 +233,12 @@ impl From<v1::NodeError> for NodeError {
             Kind::NotFound => Self::NotFound { message },
             Kind::InvalidArgument => {
                 let (field, problem) = message.split_once(' ').unwrap_or((&message, ""));
-                Self::Invalid(InvalidArgument::new(field, problem, wire.limit, wire.actual))
+                Self::Invalid(InvalidArgument::new(
+                    field,
+                    problem,
+                    wire.limit,
+                    wire.actual,
+                ))
             }
         }
     }
@@ -295,15 +303,25 @@ mod tests {
                 actual: "2".to_owned(),
                 retry_after_ms: 9,
             },
-            NodeError::DeadlineExceeded { message: message.clone() },
-            NodeError::OutcomeUnknown { message: message.clone() },
-            NodeError::Stopped { message: message.clone() },
+            NodeError::DeadlineExceeded {
+                message: message.clone(),
+            },
+            NodeError::OutcomeUnknown {
+                message: message.clone(),
+            },
+            NodeError::Stopped {
+                message: message.clone(),
+            },
             NodeError::WrongCluster {
                 expected: "x".to_owned(),
                 actual: "y".to_owned(),
             },
-            NodeError::TooStale { message: message.clone() },
-            NodeError::Unsafe { message: message.clone() },
+            NodeError::TooStale {
+                message: message.clone(),
+            },
+            NodeError::Unsafe {
+                message: message.clone(),
+            },
             NodeError::NotFound { message },
             NodeError::Invalid(InvalidArgument::new("f", "is bad", "1", "2")),
         ]

@@ -112,16 +112,28 @@ mod tests {
     fn every_kind_of_bad_bytes_is_told_apart() {
         let good = encode(7, &(5u64, "x".to_owned()));
         assert_eq!(decode::<(u64, String)>(7, &good), Ok((5, "x".to_owned())));
-        assert_eq!(decode::<(u64, String)>(7, &good[..2]), Err(BadBytes::Short(2)));
+        assert_eq!(
+            decode::<(u64, String)>(7, &good[..2]),
+            Err(BadBytes::Short(2))
+        );
         assert_eq!(decode::<(u64, String)>(8, &good), Err(BadBytes::Tag(7)));
         let mut newer = good.clone();
         newer[0] = 9;
-        assert_eq!(decode::<(u64, String)>(7, &newer), Err(BadBytes::Version(9)));
+        assert_eq!(
+            decode::<(u64, String)>(7, &newer),
+            Err(BadBytes::Version(9))
+        );
         let cut = &good[..good.len() - 1];
-        assert!(matches!(decode::<(u64, String)>(7, cut), Err(BadBytes::Body(_))));
+        assert!(matches!(
+            decode::<(u64, String)>(7, cut),
+            Err(BadBytes::Body(_))
+        ));
         let mut long = good;
         long.push(0);
-        assert!(matches!(decode::<(u64, String)>(7, &long), Err(BadBytes::Body(_))));
+        assert!(matches!(
+            decode::<(u64, String)>(7, &long),
+            Err(BadBytes::Body(_))
+        ));
     }
 
     #[test]
@@ -129,6 +141,9 @@ mod tests {
         let mut bytes = header(7);
         bytes.push(253);
         bytes.extend_from_slice(&u64::MAX.to_le_bytes());
-        assert!(matches!(decode::<Vec<u8>>(7, &bytes), Err(BadBytes::Body(_))));
+        assert!(matches!(
+            decode::<Vec<u8>>(7, &bytes),
+            Err(BadBytes::Body(_))
+        ));
     }
 }

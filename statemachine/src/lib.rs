@@ -30,7 +30,11 @@
 //! - What is due but not yet swept still shows its row in dumps; queries hide it.
 //! - Answers of requests are forgotten after a while; [`request`] says what a late retry gets.
 
-#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::float_arithmetic)]
+#![deny(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::float_arithmetic
+)]
 
 mod apply;
 pub mod cluster;

@@ -57,7 +57,12 @@ impl Query {
     pub fn decode(bytes: &[u8]) -> Result<Self, InvalidArgument> {
         InvalidArgument::check_bytes("query", bytes.len(), COMMAND_BYTES_MAX)?;
         let query: Self = codec::decode(TAG_QUERY, bytes).map_err(|error| {
-            InvalidArgument::new("query", "cannot be read", "an encoded query", error.to_string())
+            InvalidArgument::new(
+                "query",
+                "cannot be read",
+                "an encoded query",
+                error.to_string(),
+            )
         })?;
         query.validate()?;
         Ok(query)
@@ -118,7 +123,11 @@ pub(crate) struct PageLimit {
 impl PageLimit {
     /// `limit` rows, or the most there may be if it is 0 or more than that.
     pub(crate) fn new(limit: u32) -> Self {
-        let rows = if limit == 0 { PAGE_ROWS_MAX } else { limit.min(PAGE_ROWS_MAX) };
+        let rows = if limit == 0 {
+            PAGE_ROWS_MAX
+        } else {
+            limit.min(PAGE_ROWS_MAX)
+        };
         Self {
             rows,
             bytes: PAGE_BYTES_MAX,

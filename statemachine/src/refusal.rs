@@ -55,7 +55,12 @@ impl InvalidArgument {
             return Ok(());
         }
         let limit = format!("{min} to {max}");
-        Err(Self::new(field, "is out of range", limit, actual.to_string()))
+        Err(Self::new(
+            field,
+            "is out of range",
+            limit,
+            actual.to_string(),
+        ))
     }
 
     /// Refuses a time to live over the limit. 0 is allowed here: it means expired at once.
@@ -64,7 +69,12 @@ impl InvalidArgument {
             return Ok(());
         }
         let limit = format!("1 to {} ms", crate::limits::TTL_MS_MAX);
-        Err(Self::new("ttl_ms", "is out of range", limit, format!("{ttl_ms} ms")))
+        Err(Self::new(
+            "ttl_ms",
+            "is out of range",
+            limit,
+            format!("{ttl_ms} ms"),
+        ))
     }
 }
 

@@ -18,9 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::command::Reply;
 use crate::context::Context;
-use crate::limits::{
-    REQUEST_BYTES_MAX, REQUEST_EVICTIONS_MAX, REQUEST_RETENTION_MS, REQUESTS_MAX,
-};
+use crate::limits::{REQUEST_BYTES_MAX, REQUEST_EVICTIONS_MAX, REQUEST_RETENTION_MS, REQUESTS_MAX};
 use crate::refusal::{Broken, Refusal};
 use crate::tables::{
     MetaRow, RequestRow, Requests, RequestsByAge, Table, request_age_key, request_key,
@@ -38,7 +36,10 @@ pub struct RequestId {
 }
 
 /// What is known of a request before it is executed.
-#[allow(clippy::large_enum_variant, reason = "it lives for the length of one look-up")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives for the length of one look-up"
+)]
 pub(crate) enum Known {
     /// Nothing: execute it.
     New,

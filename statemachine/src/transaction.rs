@@ -127,12 +127,7 @@ impl<'a> Transaction<'a> {
         broken.map_or(Ok(()), Err)
     }
 
-    fn scan_merged(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: Visit<'_>,
-    ) -> Result<(), Broken> {
+    fn scan_merged(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), Broken> {
         if from >= to {
             return Ok(());
         }
@@ -192,7 +187,10 @@ impl<'a> Transaction<'a> {
     /// Undoes all writes and notices since `to`.
     pub fn rollback(&mut self, to: Savepoint) {
         for (key, before, written) in self.journal.drain(to.journal..).rev() {
-            let cell = self.cells.get_mut(&key).expect("a journaled key has a cell");
+            let cell = self
+                .cells
+                .get_mut(&key)
+                .expect("a journaled key has a cell");
             cell.new = before;
             cell.written = written;
         }

@@ -20,12 +20,7 @@ pub trait View {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Broken>;
 
     /// Calls `visit` with the rows of `from..to` in ascending order until it breaks.
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: Visit<'_>,
-    ) -> Result<(), Broken>;
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), Broken>;
 }
 
 /// All rows in one ordered map: for tests, tools and models.
@@ -56,12 +51,7 @@ impl View for MemoryView {
         Ok(self.rows.get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: Visit<'_>,
-    ) -> Result<(), Broken> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), Broken> {
         if from >= to {
             return Ok(());
         }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{EndReason, end};
 use super::Lease;
+use super::history::{EndReason, end};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::{LeaseToken, Name, Owner};
@@ -111,7 +111,10 @@ impl Claim {
         ctx: &Context,
     ) -> Result<Lease, Failure> {
         let history = tx.get(&history_key(&self.key))?.unwrap_or_default();
-        let used = history.ended.iter().find(|ended| ended.lease_token == self.lease_token);
+        let used = history
+            .ended
+            .iter()
+            .find(|ended| ended.lease_token == self.lease_token);
         if let Some(ended) = used {
             return Err(self.conflict(format!(
                 "this lease token was granted fencing token {} before and that grant is over \
@@ -160,15 +163,18 @@ impl Claim {
 }
 
 /// Writes a new grant, its due entry and its notice.
-fn grant(
-    tx: &mut Transaction<'_>,
-    meta: &mut MetaRow,
-    lease: &Lease,
-) -> Result<(), Broken> {
+fn grant(tx: &mut Transaction<'_>, meta: &mut MetaRow, lease: &Lease) -> Result<(), Broken> {
     let key = lease_key(&lease.key);
     assert!(!tx.exists(&key)?, "a key has at most one grant");
     tx.put(&key, lease)?;
-    tx.put(&due_key(lease.filed_at, DueKind::Lease, lease.key.as_str().as_bytes()), &())?;
+    tx.put(
+        &due_key(
+            lease.filed_at,
+            DueKind::Lease,
+            lease.key.as_str().as_bytes(),
+        ),
+        &(),
+    )?;
     meta.leases += 1;
     tx.notify(Notice::LeaseGranted {
         key: lease.key.clone(),

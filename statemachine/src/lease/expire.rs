@@ -35,14 +35,23 @@ pub(crate) fn forget_due(
 ) -> Result<(), Broken> {
     let row_key = history_key(key);
     let Some(history) = tx.get(&row_key)? else {
-        return Err(Broken(format!("the history of {key} has a due entry and no row")));
+        return Err(Broken(format!(
+            "the history of {key} has a due entry and no row"
+        )));
     };
     let held = tx.exists(&lease_key(key))?;
-    let last = history.ended.back().map(|ended| ended.ended_at).unwrap_or_default();
+    let last = history
+        .ended
+        .back()
+        .map(|ended| ended.ended_at)
+        .unwrap_or_default();
     if !held && ctx.now.since(last) >= LEASE_HISTORY_RETENTION_MS {
         return tx.delete(&row_key);
     }
     let from = if held { ctx.now } else { last };
     let at = from.plus(LEASE_HISTORY_RETENTION_MS);
-    tx.put(&due_key(at, DueKind::LeaseHistory, key.as_str().as_bytes()), &())
+    tx.put(
+        &due_key(at, DueKind::LeaseHistory, key.as_str().as_bytes()),
+        &(),
+    )
 }

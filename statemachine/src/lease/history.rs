@@ -91,8 +91,15 @@ pub(super) fn end(
     reason: EndReason,
 ) -> Result<(), Broken> {
     tx.delete(&lease_key(&lease.key))?;
-    tx.delete(&due_key(lease.filed_at, DueKind::Lease, lease.key.as_str().as_bytes()))?;
-    assert!(meta.leases > 0, "a lease that ends was counted when it was granted");
+    tx.delete(&due_key(
+        lease.filed_at,
+        DueKind::Lease,
+        lease.key.as_str().as_bytes(),
+    ))?;
+    assert!(
+        meta.leases > 0,
+        "a lease that ends was counted when it was granted"
+    );
     meta.leases -= 1;
     tx.notify(Notice::LeaseEnded {
         key: lease.key.clone(),
@@ -129,7 +136,10 @@ fn record(
     let row = tx.get(&row_key)?;
     if row.is_none() {
         let at = ctx.now.plus(LEASE_HISTORY_RETENTION_MS);
-        tx.put(&due_key(at, DueKind::LeaseHistory, key.as_str().as_bytes()), &())?;
+        tx.put(
+            &due_key(at, DueKind::LeaseHistory, key.as_str().as_bytes()),
+            &(),
+        )?;
     }
     let mut history = row.unwrap_or_default();
     history.epoch = epoch;
@@ -147,7 +157,10 @@ pub(super) fn why_gone(
     token: FencingToken,
 ) -> Result<Failure, Broken> {
     let history = tx.get(&history_key(key))?.unwrap_or_default();
-    let ended = history.ended.iter().find(|ended| ended.fencing_token == token);
+    let ended = history
+        .ended
+        .iter()
+        .find(|ended| ended.fencing_token == token);
     Ok(match ended {
         Some(ended) if ended.reason == EndReason::Expired => Failure::Refused(Refusal::Expired {
             subject: Subject::Lease,

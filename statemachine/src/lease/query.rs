@@ -94,7 +94,11 @@ fn list_page(view: &dyn View, now: Timestamp, list: &List) -> Result<Page<Lease>
         Some(after) => lease_key(after).next(),
         None => Key::first(),
     };
-    let from = if from.bytes() > prefix.bytes() { from } else { prefix };
+    let from = if from.bytes() > prefix.bytes() {
+        from
+    } else {
+        prefix
+    };
     let mut page = PageLimit::new(list.limit);
     let mut rows = Vec::new();
     let mut next = None;

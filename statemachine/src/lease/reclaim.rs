@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Lease;
 use super::claim::Claim;
 use super::history::{EndReason, Ended, end};
-use super::Lease;
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
@@ -109,7 +109,10 @@ impl Reclaim {
         if last.is_some_and(|ended| self.observed.ran_out(ended)) {
             return self.claim.grant_if_new(tx, meta, ctx);
         }
-        Err(lost(key, "the observed grant is over and the key is free: claim it"))
+        Err(lost(
+            key,
+            "the observed grant is over and the key is free: claim it",
+        ))
     }
 
     fn is_own(&self, lease: &Lease) -> bool {

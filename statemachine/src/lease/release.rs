@@ -28,7 +28,10 @@ pub struct Release {
 }
 
 /// The answer to a release.
-#[allow(clippy::large_enum_variant, reason = "a reply lives once, on its way out")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a reply lives once, on its way out"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Released {
     /// The grant is over because its holder released it, now or by an earlier try.
@@ -52,7 +55,8 @@ impl Release {
         let Some(lease) = tx.get(&lease_key(&self.key))? else {
             return self.not_live(tx, None);
         };
-        let own = lease.fencing_token == self.fencing_token && lease.lease_token == self.lease_token;
+        let own =
+            lease.fencing_token == self.fencing_token && lease.lease_token == self.lease_token;
         if !own {
             let current = lease.is_live(ctx.now).then_some(lease);
             return self.not_live(tx, current);

@@ -70,7 +70,11 @@ impl Renew {
     ) -> Result<Renewed, Failure> {
         let mut lease = require_live(tx, ctx, &self.key, self.fencing_token)?;
         if lease.lease_token != self.lease_token {
-            return Err(fenced(&self.key, self.fencing_token, Some(lease.fencing_token)));
+            return Err(fenced(
+                &self.key,
+                self.fencing_token,
+                Some(lease.fencing_token),
+            ));
         }
         extend(tx, ctx, &mut lease, self.ttl_ms)?;
         Ok(Renewed {

@@ -166,6 +166,6 @@ pub use processes::{
     event_unique_key, process_id_of_state_key, process_key, process_state_key,
 };
 pub use queues::{
-    DedupeRow, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues, dead_key, dedupe_key,
-    item_key, payload_key, queue_key, ready_key,
+    DedupeRow, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues, dead_key,
+    dedupe_key, item_key, payload_key, queue_key, ready_key,
 };
