@@ -82,6 +82,7 @@ pub async fn scenario(
     let outcome = outcome.and_then(|()| cluster.nobody_panicked());
     if outcome.is_err() {
         cluster.print_stderr();
+        cluster.keep_if_asked();
     }
     outcome
 }
@@ -98,9 +99,10 @@ impl Cluster {
     async fn found_and_grow(&mut self) -> Result<()> {
         let founder = self.prepare(true)?;
         self.nodes[founder].start()?;
-        self.ready(founder).await?;
+        self.leader().await?;
         for _ in 1..self.options.nodes {
-            self.add_node().await?;
+            let node = self.prepare_node()?;
+            self.add_node(node).await?;
         }
         Ok(())
     }
@@ -135,13 +137,18 @@ impl Cluster {
         Ok(self.nodes.len() - 1)
     }
 
-    /// Starts a blank node and makes it a voter. Answers its place in [`Self::nodes`].
-    pub async fn add_node(&mut self) -> Result<usize> {
-        let node = self.prepare(false)?;
+    /// Gives the next node its ports, so that clients can know it before it is there. Answers its
+    /// place in [`Self::nodes`].
+    pub fn prepare_node(&mut self) -> Result<usize> {
+        self.prepare(false)
+    }
+
+    /// Starts a prepared node and makes it a voter.
+    pub async fn add_node(&mut self, node: usize) -> Result<()> {
         self.nodes[node].start()?;
         self.ready(node).await?;
         self.promote(node).await?;
-        Ok(node)
+        Ok(())
     }
 
     async fn promote(&self, node: usize) -> Result<MemberChange> {
@@ -301,6 +308,16 @@ impl Cluster {
             no_panic(node)?;
         }
         Ok(())
+    }
+
+    /// With `QUORATE_TESTS_KEEP` set the directories of a scenario that failed stay, to be looked at.
+    fn keep_if_asked(&mut self) {
+        if std::env::var_os("QUORATE_TESTS_KEEP").is_some() {
+            // What is on disk is what was there when the scenario failed: no farewell changes it.
+            let _ = self.kill_all();
+            self.dir.disable_cleanup(true);
+            eprintln!("kept: {}", self.dir.path().display());
+        }
     }
 
     fn print_stderr(&self) {

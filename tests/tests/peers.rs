@@ -234,8 +234,11 @@ async fn a_stranger_on_a_members_address_is_kept_out() -> Result<()> {
         config.node.bootstrap = true;
         let mut stranger = cluster.process(config)?;
         stranger.start()?;
-        cluster.ready(gone).await?;
-        let own = cluster.status(gone).await?;
+        let own = until("the stranger to found its cluster", PATIENCE, async || {
+            let status = cluster.status(gone).await?;
+            Ok((status.role == "leader" && status.leases == 0).then_some(status))
+        })
+        .await?;
         let leader = cluster.leader().await?;
         let home = cluster.status(leader).await?;
         ensure!(

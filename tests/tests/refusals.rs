@@ -107,9 +107,9 @@ async fn bytes_that_are_no_command_are_refused() -> Result<()> {
         unknown_version[0] = 200;
         let refusal = refusal_of(&channel, unknown_version).await?.to_string();
         ensure!(refusal.contains("format version 200"), "{refusal}");
-        let refusal = refusal_of(&channel, codec::header(0x6fff))
-            .await?
-            .to_string();
+        let mut unknown_tag = good.clone();
+        unknown_tag[1..3].copy_from_slice(&0x6fff_u16.to_le_bytes());
+        let refusal = refusal_of(&channel, unknown_tag).await?.to_string();
         ensure!(refusal.contains("tag 0x6fff is unknown"), "{refusal}");
         Ok(())
     })
