@@ -361,11 +361,11 @@ impl Shared {
     /// Makes the founder the one voter of its cluster, unless it is already.
     pub async fn initialize(&self, core: &Core) -> Result<(), StartError> {
         let failed = |error: String| StartError::Raft(error);
-        if core.identity.node_id != FOUNDER {
-            return Ok(());
-        }
         let initialized = core.raft.is_initialized().await;
         if initialized.map_err(|error| failed(error.to_string()))? {
+            return lead_alone(core).await;
+        }
+        if core.identity.node_id != FOUNDER {
             return Ok(());
         }
         let members = BTreeMap::from([(FOUNDER, core.member.clone())]);
@@ -392,6 +392,25 @@ impl Shared {
             }
         }
     }
+}
+
+/// The one voter of a cluster has nobody to wait for: it stands for election at once, so that a
+/// node that has started takes work.
+async fn lead_alone(core: &Core) -> Result<(), StartError> {
+    let own = core.identity.node_id;
+    if core.raft.voter_ids().ne([own]) {
+        return Ok(());
+    }
+    let stood = core.raft.trigger().elect(false).await;
+    stood.map_err(|error| StartError::Raft(error.to_string()))?;
+    let leads = core
+        .raft
+        .wait(Some(FOUND_TIMEOUT))
+        .current_leader(own, "alone")
+        .await;
+    leads
+        .map(drop)
+        .map_err(|error| StartError::Raft(error.to_string()))
 }
 
 /// How long a node waits before it tells its addresses again.
