@@ -207,7 +207,7 @@ async fn promote(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCh
         ));
     }
     let lag = plan.lags.get(&request.id).copied().flatten();
-    if !lag.is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES) {
+    if lag.is_none_or(|lag| lag > CAUGHT_UP_ENTRIES) {
         let lag = lag.map_or("an unknown number of".to_owned(), |lag| lag.to_string());
         return Err(NodeError::Unsafe {
             message: format!(

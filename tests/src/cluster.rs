@@ -245,14 +245,14 @@ impl Cluster {
 
     /// Kills all nodes that run, one right after the other.
     pub fn kill_all(&mut self) -> Result<()> {
-        let running = self.nodes.iter_mut().filter(|node| node.is_running());
-        running.map(NodeProcess::kill).collect()
+        let mut running = self.nodes.iter_mut().filter(|node| node.is_running());
+        running.try_for_each(NodeProcess::kill)
     }
 
     /// Starts all nodes that do not run.
     pub fn start_all(&mut self) -> Result<()> {
-        let stopped = self.nodes.iter_mut().filter(|node| !node.is_running());
-        stopped.map(NodeProcess::start).collect()
+        let mut stopped = self.nodes.iter_mut().filter(|node| !node.is_running());
+        stopped.try_for_each(NodeProcess::start)
     }
 
     /// Waits until `node` has applied what the leader has applied now.

@@ -305,7 +305,7 @@ impl LogReader {
     ) -> io::Result<()> {
         let (mut next, mut bytes) = (range.start, 0);
         for row in rows {
-            let (key, row) = row.map_err(|error| self.damaged(next, &error.to_string()))?;
+            let (key, row) = row.map_err(|error| self.damaged(next, error.as_ref()))?;
             if *key != next.to_be_bytes() {
                 break;
             }

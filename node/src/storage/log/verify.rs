@@ -32,7 +32,7 @@ pub(super) fn verify(db: &DB, path: &Path) -> Result<Verified, StorageError> {
     let key = start.to_be_bytes();
     let mode = IteratorMode::From(&key, Direction::Forward);
     for (index, row) in (start..).zip(db.iterator_opt(mode, options)) {
-        let (key, row) = row.map_err(|error| damaged(path, index, &error.to_string()))?;
+        let (key, row) = row.map_err(|error| damaged(path, index, error.as_ref()))?;
         if *key != index.to_be_bytes() {
             return Err(damaged(
                 path,
