@@ -130,8 +130,8 @@ pub enum Refusal {
     },
     /// A fencing token was presented that is not the live one: the caller lost its right.
     #[error(
-        "{subject} {name:?}: fencing token {presented} is stale, {}; stop, claim again if the work \
-         is still yours to do", current_words(*current)
+        "{subject} {name:?}: {}; stop, claim again if the work is still yours to do",
+        fenced_words(*presented, *current)
     )]
     Fenced {
         /// What the token guards.
@@ -215,10 +215,14 @@ fn decode_root<'de, D: Deserializer<'de>>(decoder: D) -> Result<Box<Refusal>, D:
     decode_without(decoder, STEP_REFUSAL).map(Box::new)
 }
 
-fn current_words(current: Option<u64>) -> String {
+fn fenced_words(presented: u64, current: Option<u64>) -> String {
     match current {
-        Some(token) => format!("the live grant has {token}"),
-        None => "there is no live grant".to_owned(),
+        Some(live) if live == presented => format!(
+            "the grant with fencing token {presented} is live, but the lease token is not its \
+             holder's"
+        ),
+        Some(live) => format!("fencing token {presented} is stale, the live grant has {live}"),
+        None => format!("fencing token {presented} is stale, there is no live grant"),
     }
 }
 

@@ -111,10 +111,7 @@ impl Claim {
         ctx: &Context,
     ) -> Result<Lease, Failure> {
         let history = tx.get(&history_key(&self.key))?.unwrap_or_default();
-        let used = history
-            .ended
-            .iter()
-            .find(|ended| ended.lease_token == self.lease_token);
+        let used = history.held_with(tx, &self.key, &self.lease_token)?;
         if let Some(ended) = used {
             return Err(self.conflict(format!(
                 "this lease token was granted fencing token {} before and that grant is over \

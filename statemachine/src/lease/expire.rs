@@ -40,13 +40,9 @@ pub(crate) fn forget_due(
         )));
     };
     let held = tx.exists(&lease_key(key))?;
-    let last = history
-        .ended
-        .back()
-        .map(|ended| ended.ended_at)
-        .unwrap_or_default();
+    let last = history.last_ended_at;
     if !held && ctx.now.since(last) >= LEASE_HISTORY_RETENTION_MS {
-        return tx.delete(&row_key);
+        return history.forget(tx, key);
     }
     let from = if held { ctx.now } else { last };
     let at = from.plus(LEASE_HISTORY_RETENTION_MS);

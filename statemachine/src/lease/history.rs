@@ -1,4 +1,7 @@
 //! What became of a key's grants: bounded, kept for a while after the last one ended.
+//!
+//! Each ended grant has a row of its own, and the key has a small row that names them: whatever ends
+//! a grant reads and writes the small one, however long the stories of the others are.
 
 use std::collections::VecDeque;
 
@@ -11,9 +14,10 @@ use crate::id::{LeaseToken, Name, Owner};
 use crate::limits::{LEASE_HISTORY_MAX, LEASE_HISTORY_RETENTION_MS};
 use crate::notice::Notice;
 use crate::refusal::{Broken, Failure, Refusal, Subject};
-use crate::tables::{DueKind, MetaRow, due_key, history_key, lease_key};
+use crate::tables::{DueKind, MetaRow, due_key, ended_key, history_key, lease_key};
 use crate::time::Timestamp;
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, read};
+use crate::view::View;
 
 /// Why a grant ended. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +75,26 @@ pub struct Ended {
     pub ended_index: u64,
     /// Why it was over.
     pub reason: EndReason,
+}
+
+/// Names the rows of a key's ended grants.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// How many grants the key has had.
+    pub epoch: u64,
+    /// When the last one ended.
+    pub last_ended_at: Timestamp,
+    /// The grants, oldest first; at most [`LEASE_HISTORY_MAX`].
+    pub ended: VecDeque<EndedName>,
+}
+
+/// Finds an [`Ended`] by either of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedName {
+    /// The grant's token: part of the row's key.
+    pub fencing_token: FencingToken,
+    /// Hash of the holder's proof. Another proof may have it too: the row decides.
+    pub lease_token_hash: u32,
 }
 
 /// The last ended grants of a key, oldest first.
@@ -143,11 +167,67 @@ fn record(
     }
     let mut history = row.unwrap_or_default();
     history.epoch = epoch;
-    history.ended.push_back(ended);
-    if history.ended.len() > LEASE_HISTORY_MAX {
-        history.ended.pop_front();
+    history.last_ended_at = ended.ended_at;
+    history.ended.push_back(EndedName {
+        fencing_token: ended.fencing_token,
+        lease_token_hash: hash_of(&ended.lease_token),
+    });
+    if history.ended.len() > LEASE_HISTORY_MAX
+        && let Some(oldest) = history.ended.pop_front()
+    {
+        tx.delete(&ended_key(key, oldest.fencing_token))?;
     }
-    tx.put(&row_key, &history)
+    tx.put(&row_key, &history)?;
+    tx.put_new(&ended_key(key, ended.fencing_token), &ended)
+}
+
+fn hash_of(token: &LeaseToken) -> u32 {
+    let hash = xxhash_rust::xxh3::xxh3_64(token.as_str().as_bytes());
+    (hash >> 32) as u32
+}
+
+impl HistoryRow {
+    /// The grant of `key` that was held with `token`, if it is over and known.
+    pub(super) fn held_with(
+        &self,
+        tx: &mut Transaction<'_>,
+        key: &Name,
+        token: &LeaseToken,
+    ) -> Result<Option<Ended>, Broken> {
+        let hash = hash_of(token);
+        for name in self
+            .ended
+            .iter()
+            .filter(|name| name.lease_token_hash == hash)
+        {
+            let ended = tx.get(&ended_key(key, name.fencing_token))?;
+            if let Some(ended) = ended.filter(|ended| ended.lease_token == *token) {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Forgets the key's grants.
+    pub(super) fn forget(&self, tx: &mut Transaction<'_>, key: &Name) -> Result<(), Broken> {
+        for name in &self.ended {
+            tx.delete(&ended_key(key, name.fencing_token))?;
+        }
+        tx.delete(&history_key(key))
+    }
+}
+
+/// The ended grants of `key`, as they are shown.
+pub(super) fn story(view: &dyn View, key: &Name) -> Result<History, Broken> {
+    let row = read(view, &history_key(key))?.unwrap_or_default();
+    let mut ended = VecDeque::with_capacity(row.ended.len());
+    for name in &row.ended {
+        ended.extend(read(view, &ended_key(key, name.fencing_token))?);
+    }
+    Ok(History {
+        epoch: row.epoch,
+        ended,
+    })
 }
 
 /// What to tell someone who presents a token of a key that has no live lease.
@@ -156,11 +236,7 @@ pub(super) fn why_gone(
     key: &Name,
     token: FencingToken,
 ) -> Result<Failure, Broken> {
-    let history = tx.get(&history_key(key))?.unwrap_or_default();
-    let ended = history
-        .ended
-        .iter()
-        .find(|ended| ended.fencing_token == token);
+    let ended = tx.get(&ended_key(key, token))?;
     Ok(match ended {
         Some(ended) if ended.reason == EndReason::Expired => Failure::Refused(Refusal::Expired {
             subject: Subject::Lease,

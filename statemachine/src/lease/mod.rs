@@ -29,7 +29,7 @@ mod revoke;
 
 pub use claim::{Claim, Claimed, SameOwner};
 pub(crate) use expire::{expire_due, forget_due};
-pub use history::{EndReason, Ended, History};
+pub use history::{EndReason, Ended, EndedName, History, HistoryRow};
 pub use query::{Answer, Get, HistoryOf, List, Query};
 pub(crate) use query::{query, validate as validate_query};
 pub use reclaim::{Observed, Reclaim};

@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
+use super::history::story;
 use super::{History, Lease};
 use crate::id::Name;
 use crate::query::{Page, PageLimit};
 use crate::refusal::{Broken, InvalidArgument};
-use crate::tables::{Key, Leases, history_key, lease_key};
+use crate::tables::{Key, Leases, lease_key};
 use crate::time::Timestamp;
 use crate::transaction::{read, read_range};
 use crate::view::View;
@@ -77,7 +78,7 @@ pub(crate) fn query(view: &dyn View, now: Timestamp, query: &Query) -> Result<An
         Query::Get(get) => live(view, now, &get.key).map(Answer::Get),
         Query::List(list) => list_page(view, now, list).map(Answer::List),
         Query::History(of) => Ok(Answer::History {
-            history: read(view, &history_key(&of.key))?.unwrap_or_default(),
+            history: story(view, &of.key)?,
             live: live(view, now, &of.key)?,
         }),
     }

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::fencing::FencingToken;
 use crate::id::{LeaseToken, Name};
 use crate::refusal::{Failure, InvalidArgument, Refusal, Subject};
-use crate::tables::{MetaRow, history_key, lease_key};
+use crate::tables::{MetaRow, ended_key, history_key, lease_key};
 use crate::transaction::Transaction;
 
 /// Takes the key from the holder that the caller observed, by compare-and-set.
@@ -105,8 +105,11 @@ impl Reclaim {
     ) -> Result<Lease, Failure> {
         let key = &self.claim.key;
         let history = tx.get(&history_key(key))?.unwrap_or_default();
-        let last = history.ended.back();
-        if last.is_some_and(|ended| self.observed.ran_out(ended)) {
+        let last = match history.ended.back() {
+            Some(last) => tx.get(&ended_key(key, last.fencing_token))?,
+            None => None,
+        };
+        if last.is_some_and(|ended| self.observed.ran_out(&ended)) {
             return self.claim.grant_if_new(tx, meta, ctx);
         }
         Err(lost(

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::fencing::FencingToken;
 use crate::id::{LeaseToken, Name};
 use crate::refusal::Failure;
-use crate::tables::{MetaRow, history_key, lease_key};
+use crate::tables::{MetaRow, ended_key, lease_key};
 use crate::transaction::Transaction;
 
 /// Gives `key` back.
@@ -74,11 +74,9 @@ impl Release {
         tx: &mut Transaction<'_>,
         current: Option<Lease>,
     ) -> Result<Released, Failure> {
-        let history = tx.get(&history_key(&self.key))?.unwrap_or_default();
-        let released_before = history.ended.iter().any(|ended| {
-            ended.fencing_token == self.fencing_token
-                && ended.lease_token == self.lease_token
-                && ended.reason == EndReason::Released
+        let ended = tx.get(&ended_key(&self.key, self.fencing_token))?;
+        let released_before = ended.is_some_and(|ended| {
+            ended.lease_token == self.lease_token && ended.reason == EndReason::Released
         });
         if released_before {
             return Ok(Released::Released);

@@ -89,9 +89,7 @@ impl Append {
             key: self.key.clone(),
             payload: self.payload.clone(),
         };
-        let row_key = event_key(&self.id, sequence);
-        assert!(!tx.exists(&row_key)?, "no event is written over");
-        tx.put(&row_key, &event)?;
+        tx.put_new(&event_key(&self.id, sequence), &event)?;
         if let Some(key) = &self.key {
             tx.put(&event_unique_key(&self.id, key), &sequence)?;
         }

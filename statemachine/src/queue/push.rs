@@ -141,13 +141,8 @@ impl Push {
         queue: &mut Queue,
         item: &Item,
     ) -> Result<(), Broken> {
-        let key = item_key(&self.queue, item.item_id);
-        if tx.exists(&key)? {
-            let name = row::item_name(&self.queue, item.item_id);
-            return Err(Broken(format!("item id {name} was handed out twice")));
-        }
-        tx.put(&key, item)?;
-        tx.put(&payload_key(&self.queue, item.item_id), &self.payload)?;
+        tx.put_new(&item_key(&self.queue, item.item_id), item)?;
+        tx.put_new(&payload_key(&self.queue, item.item_id), &self.payload)?;
         if let Some(key) = &self.dedupe_key {
             let row = DedupeRow {
                 item_id: item.item_id,

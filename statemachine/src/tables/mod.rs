@@ -34,6 +34,7 @@ pub const REGISTRY: &[(u8, &str)] = &[
     (RequestsByAge::TAG, RequestsByAge::NAME),
     (Leases::TAG, Leases::NAME),
     (LeaseHistory::TAG, LeaseHistory::NAME),
+    (LeaseEnded::TAG, LeaseEnded::NAME),
     (Queues::TAG, Queues::NAME),
     (QueueItems::TAG, QueueItems::NAME),
     (QueuePayloads::TAG, QueuePayloads::NAME),
@@ -160,7 +161,9 @@ pub use cluster::{
     Due, DueKind, DueSubject, Meta, MetaRow, RequestRow, Requests, RequestsByAge, due_key,
     meta_key, parse_due_key, read_due_subject, request_age_key, request_key,
 };
-pub use leases::{LeaseHistory, Leases, history_key, lease_key, lease_name_of};
+pub use leases::{
+    LeaseEnded, LeaseHistory, Leases, ended_key, history_key, lease_key, lease_name_of,
+};
 pub use processes::{
     ProcessEventKeys, ProcessEvents, Processes, ProcessesByState, event_key, event_range_end,
     event_unique_key, process_id_of_state_key, process_key, process_state_key,

@@ -6,7 +6,7 @@ use quorate_statemachine::queue::{self, ClaimedItem, ItemId, ItemState};
 use quorate_statemachine::{Answer, Query, lease};
 
 use super::name;
-use super::rows::{event_row, history_row, item_row, lease_row, process_row, queue_row};
+use super::rows::{event_row, history, item_row, lease_row, process_row, queue_row};
 
 /// Every query.
 pub fn queries() -> Vec<(&'static str, Query)> {
@@ -81,7 +81,7 @@ pub fn answers() -> Vec<(&'static str, Answer)> {
         payload: b"work".to_vec(),
     };
     let history = lease::Answer::History {
-        history: history_row(),
+        history: history(),
         live: Some(lease_row()),
     };
     vec![

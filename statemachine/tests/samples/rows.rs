@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
-use quorate_statemachine::lease::{EndReason, Ended, History, Lease};
+use quorate_statemachine::lease::{EndReason, Ended, EndedName, History, HistoryRow, Lease};
 use quorate_statemachine::process::{Event, Process, ProcessState};
 use quorate_statemachine::queue::{Item, ItemClaim, ItemId, ItemState, Queue};
 use quorate_statemachine::tables::{self, DedupeRow, DueKind, Key, MetaRow, RequestRow, Table};
@@ -29,7 +29,19 @@ pub fn lease_row() -> Lease {
     }
 }
 
-pub fn history_row() -> History {
+pub fn history_row() -> HistoryRow {
+    let ended = (1..6).map(|fencing_token| EndedName {
+        fencing_token,
+        lease_token_hash: 0x1234_5678,
+    });
+    HistoryRow {
+        epoch: 5,
+        last_ended_at: Timestamp(3_000),
+        ended: ended.collect(),
+    }
+}
+
+pub fn history() -> History {
     let reasons = [
         EndReason::Expired,
         EndReason::Released,
@@ -168,6 +180,10 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         ),
         row(tables::lease_key(&name("lock")), &lease_row()),
         row(tables::history_key(&name("lock")), &history_row()),
+        row(
+            tables::ended_key(&name("lock"), 1),
+            &ended(1, EndReason::Released),
+        ),
         row(tables::queue_key(&jobs), &queue_row()),
         row(tables::item_key(&jobs, item), &item_row()),
         row(tables::payload_key(&jobs, item), &b"work".to_vec()),

@@ -4,7 +4,7 @@ use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::queue::ItemId;
 use quorate_statemachine::tables::{
-    Due, DueKind, LeaseHistory, Leases, Meta, MetaRow, PREFIX_BYTES, ProcessEventKeys,
+    Due, DueKind, LeaseEnded, LeaseHistory, Leases, Meta, MetaRow, PREFIX_BYTES, ProcessEventKeys,
     ProcessEvents, Processes, ProcessesByState, QueueDead, QueueDedupe, QueueItems, QueuePayloads,
     QueueReady, Queues, REGISTRY, Requests, RequestsByAge, Table, parse_due_key, split_name,
     tag_of,
@@ -87,6 +87,12 @@ fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
                 name(own),
                 print::history_row(&row::<LeaseHistory>(value)?)
             )
+        }
+        LeaseEnded::TAG => {
+            let (key, token) =
+                split_name(own).ok_or("an ended grant's key has no end of its name")?;
+            let ended = print::ended(&row::<LeaseEnded>(value)?);
+            format!("{} {} {ended}", name(key), number(token)?)
         }
         Queues::TAG..=QueueDead::TAG => queue_line(tag, own, value)?,
         Processes::TAG..=ProcessesByState::TAG => process_line(tag, own, value)?,

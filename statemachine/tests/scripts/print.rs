@@ -1,6 +1,8 @@
 //! Values as one line of text each, every field shown.
 
-use quorate_statemachine::lease::{self, Claimed, Ended, History, Lease, Released, Renewed};
+use quorate_statemachine::lease::{
+    self, Claimed, Ended, History, HistoryRow, Lease, Released, Renewed,
+};
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::process::{self, Event, Process};
 use quorate_statemachine::query::Page;
@@ -132,7 +134,7 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Lease(lease::Answer::Get(lease)) => live(lease.as_ref()),
         Answer::Lease(lease::Answer::List(rows)) => page(rows, lease_row),
         Answer::Lease(lease::Answer::History { history, live: now }) => {
-            format!("{}\nnow {}", history_row(history), live(now.as_ref()))
+            format!("{}\nnow {}", self::history(history), live(now.as_ref()))
         }
         Answer::Queue(queue::Answer::Get(item)) => item
             .as_ref()
@@ -244,8 +246,23 @@ pub fn lease_row(lease: &Lease) -> String {
     )
 }
 
+/// The names of a key's ended grants.
+pub fn history_row(row: &HistoryRow) -> String {
+    let ended: Vec<String> = row
+        .ended
+        .iter()
+        .map(|name| format!("{}:{:08x}", name.fencing_token, name.lease_token_hash))
+        .collect();
+    format!(
+        "epoch={} last={} ended={}",
+        row.epoch,
+        row.last_ended_at.0,
+        ended.join(",")
+    )
+}
+
 /// The ended grants of a key.
-pub fn history_row(history: &History) -> String {
+pub fn history(history: &History) -> String {
     let lines = history.ended.iter().map(ended);
     format!(
         "epoch={} ended={}{}",
@@ -255,7 +272,8 @@ pub fn history_row(history: &History) -> String {
     )
 }
 
-fn ended(ended: &Ended) -> String {
+/// An ended grant.
+pub fn ended(ended: &Ended) -> String {
     format!(
         "{} token={} fencing={} ttl={} granted={} renewed={} ended={} index={} {}",
         owner(&ended.owner),
