@@ -2,13 +2,20 @@
 //!
 //! A leader starts from the cluster time of the last entry it applied and moves on with its
 //! monotonic clock. It drifts towards its wall clock by at most [`SLEW_PERCENT`] of the time that
-//! passes, and never jumps: an operator who sets a clock an hour forward ends no lease early, and
-//! time without a leader does not count against a lease.
+//! passes, and never jumps: an operator who sets a clock an hour forward ends no lease early.
+//!
+//! Time without a leader or without a quorum does not count against a lease. A leader counts on for
+//! as long as its lease lasts after the last word of a quorum, then time stands still; once a quorum
+//! is back, what was counted on credit is waited out first.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
 use quorate_statemachine::Timestamp;
+
+use crate::raft::Raft;
 
 /// How much faster or slower than the monotonic clock cluster time may run, in percent.
 pub const SLEW_PERCENT: u64 = 5;
@@ -43,36 +50,57 @@ struct Anchor {
     at: Instant,
     /// The leadership that set it; another one starts from the applied time again.
     term: u64,
+    /// Counted while no quorum stood behind it.
+    credit: Duration,
 }
 
 /// The clock of a leader.
 pub struct ClusterClock<S = System> {
     source: S,
+    /// How long a leader believes in itself after a quorum was heard.
+    lease: Duration,
     anchor: Mutex<Anchor>,
 }
 
-impl Default for ClusterClock {
-    fn default() -> Self {
-        Self::new(System)
+impl ClusterClock {
+    /// Cluster time now, if the node of `raft` leads and has applied entries up to `applied`.
+    ///
+    /// Must be called often while it leads, every [`crate::ticker::TICK`]: time without a quorum is
+    /// seen by those who look.
+    pub fn of_leader(&self, raft: &Raft, applied: Timestamp) -> Timestamp {
+        let (term, confirmed) = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let alone = metrics.membership_config.membership().voter_ids().count() == 1;
+            let acked = metrics
+                .last_quorum_acked
+                .and_then(|at| Instant::now().checked_sub(at.elapsed()));
+            let confirmed = if alone { Some(Instant::now()) } else { acked };
+            (metrics.current_term, confirmed)
+        };
+        self.now(term, confirmed, applied)
     }
 }
 
 impl<S: Source> ClusterClock<S> {
     /// A clock that has led no term yet.
-    pub fn new(source: S) -> Self {
+    pub fn new(source: S, lease: Duration) -> Self {
         let at = source.monotonic();
         Self {
             source,
+            lease,
             anchor: Mutex::new(Anchor {
                 cluster_micros: 0,
                 at,
                 term: 0,
+                credit: Duration::ZERO,
             }),
         }
     }
 
-    /// Cluster time now, for the leader of `term` that has applied entries up to `applied`.
-    pub fn now(&self, term: u64, applied: Timestamp) -> Timestamp {
+    /// Cluster time now, for the leader of `term` that has heard a quorum at `confirmed` and has
+    /// applied entries up to `applied`.
+    pub fn now(&self, term: u64, confirmed: Option<Instant>, applied: Timestamp) -> Timestamp {
         let applied_micros = applied.0.saturating_mul(1000);
         let wall = self.source.wall_micros();
         let mut anchor = self
@@ -86,9 +114,10 @@ impl<S: Source> ClusterClock<S> {
                 cluster_micros: if applied.0 == 0 { wall } else { applied_micros },
                 at,
                 term,
+                credit: Duration::ZERO,
             };
         }
-        let elapsed = at.saturating_duration_since(anchor.at);
+        let elapsed = self.counted(&mut anchor, at, confirmed);
         let moved =
             anchor
                 .cluster_micros
@@ -96,6 +125,19 @@ impl<S: Source> ClusterClock<S> {
         anchor.cluster_micros = moved.max(applied_micros);
         anchor.at = at;
         Timestamp(anchor.cluster_micros / 1000)
+    }
+
+    /// What counts of the time since the anchor.
+    fn counted(&self, anchor: &mut Anchor, at: Instant, confirmed: Option<Instant>) -> Duration {
+        let until = confirmed.map_or(anchor.at, |confirmed| confirmed + self.lease);
+        let elapsed = at.min(until).saturating_duration_since(anchor.at);
+        if at > until {
+            anchor.credit = self.lease;
+            return elapsed;
+        }
+        let waited_out = anchor.credit.min(elapsed);
+        anchor.credit -= waited_out;
+        elapsed - waited_out
     }
 }
 
@@ -149,47 +191,90 @@ mod tests {
         }
     }
 
+    fn clock(set: &Set) -> ClusterClock<Set> {
+        ClusterClock::new(set.clone(), Duration::from_millis(500))
+    }
+
+    /// Cluster time while a quorum is heard all the time.
+    fn confirmed(clock: &ClusterClock<Set>, term: u64, applied: u64) -> u64 {
+        let now = clock.source.monotonic();
+        clock.now(term, Some(now), Timestamp(applied)).0
+    }
+
     #[test]
     fn a_new_cluster_begins_at_the_wall_clock() {
-        let clock = ClusterClock::new(Set::new(1_000_000));
-        assert_eq!(clock.now(1, Timestamp(0)), Timestamp(1_000_000));
+        let clock = clock(&Set::new(1_000_000));
+        assert_eq!(confirmed(&clock, 1, 0), 1_000_000);
     }
 
     #[test]
     fn a_wall_clock_set_an_hour_forward_moves_time_by_five_percent_at_most() {
         let set = Set::new(1_000_000);
-        let clock = ClusterClock::new(set.clone());
-        clock.now(1, Timestamp(0));
+        let clock = clock(&set);
+        confirmed(&clock, 1, 0);
         set.wall.fetch_add(3_600_000_000, Ordering::Relaxed);
-        assert_eq!(clock.now(1, Timestamp(0)), Timestamp(1_000_000));
+        assert_eq!(confirmed(&clock, 1, 0), 1_000_000);
         set.pass(10_000);
-        assert_eq!(clock.now(1, Timestamp(0)), Timestamp(1_010_500));
+        assert_eq!(confirmed(&clock, 1, 0), 1_010_500);
     }
 
     #[test]
     fn a_wall_clock_set_back_slows_time_and_never_turns_it() {
         let set = Set::new(1_000_000);
-        let clock = ClusterClock::new(set.clone());
-        clock.now(1, Timestamp(0));
+        let clock = clock(&set);
+        confirmed(&clock, 1, 0);
         set.wall.store(0, Ordering::Relaxed);
         set.pass(10_000);
-        assert_eq!(clock.now(1, Timestamp(0)), Timestamp(1_009_500));
+        assert_eq!(confirmed(&clock, 1, 0), 1_009_500);
     }
 
     #[test]
     fn time_without_a_leader_does_not_count() {
         let set = Set::new(1_000_000);
-        let clock = ClusterClock::new(set.clone());
-        clock.now(1, Timestamp(0));
+        let clock = clock(&set);
+        confirmed(&clock, 1, 0);
         set.pass(60_000);
-        let resumed = clock.now(2, Timestamp(1_000_400));
-        assert_eq!(resumed, Timestamp(1_000_400));
+        let resumed = confirmed(&clock, 2, 1_000_400);
+        assert_eq!(resumed, 1_000_400);
+    }
+
+    #[test]
+    fn time_without_a_quorum_does_not_count() {
+        let set = Set::new(1_000_000);
+        let clock = clock(&set);
+        assert_eq!(confirmed(&clock, 1, 0), 1_000_000);
+        let last_word = Some(set.monotonic());
+        // On credit, for as long as the leader's lease lasts; then it stands still.
+        for (passed_ms, counted) in [(300, 300), (200, 500), (100, 500), (60_000, 500)] {
+            set.pass(passed_ms);
+            let now = clock.now(1, last_word, Timestamp(0));
+            assert_eq!(now, Timestamp(1_000_000 + counted));
+        }
+        // A quorum is back: the credit is waited out, then time goes on, at most 5 % faster.
+        set.pass(20);
+        let back = confirmed(&clock, 1, 0);
+        assert!((1_000_500..=1_000_501).contains(&back), "{back}");
+        set.pass(480);
+        let waited = confirmed(&clock, 1, 0);
+        assert!((1_000_500..=1_000_525).contains(&waited), "{waited}");
+        set.pass(1_000);
+        let goes_on = confirmed(&clock, 1, 0);
+        assert!((1_001_500..=1_001_575).contains(&goes_on), "{goes_on}");
+    }
+
+    #[test]
+    fn a_leader_that_has_heard_no_quorum_yet_stands_still() {
+        let set = Set::new(1_000_000);
+        let clock = clock(&set);
+        clock.now(1, None, Timestamp(5_000));
+        set.pass(10_000);
+        assert_eq!(clock.now(1, None, Timestamp(5_000)), Timestamp(5_000));
     }
 
     #[test]
     fn entries_applied_meanwhile_pull_the_clock_up() {
-        let clock = ClusterClock::new(Set::new(1_000_000));
-        clock.now(1, Timestamp(5_000));
-        assert_eq!(clock.now(1, Timestamp(9_000)), Timestamp(9_000));
+        let clock = clock(&Set::new(1_000_000));
+        confirmed(&clock, 1, 5_000);
+        assert_eq!(confirmed(&clock, 1, 9_000), 9_000);
     }
 }

@@ -26,7 +26,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeSection {
-    /// Its name, for people; unique in the cluster.
+    /// Its name, for people; unique in the cluster. A directory of another name is refused. Empty:
+    /// the name of the directory, or the one under which the node is added; a founder is `node-1`.
     pub name: String,
     /// Where its state is. Holds one node's data, and is locked while the node runs.
     pub data_dir: PathBuf,
@@ -78,7 +79,7 @@ pub struct LimitsSection {
 impl Default for NodeSection {
     fn default() -> Self {
         Self {
-            name: "node-1".to_owned(),
+            name: String::new(),
             data_dir: PathBuf::from("quorate-data"),
             bootstrap: false,
         }
@@ -123,7 +124,9 @@ impl Default for LimitsSection {
 impl Config {
     /// Checks the relations between options.
     pub fn validate(&self) -> Result<(), InvalidArgument> {
-        quorate_statemachine::Name::parse("node.name", self.node.name.clone())?;
+        if !self.node.name.is_empty() {
+            quorate_statemachine::Name::parse("node.name", self.node.name.clone())?;
+        }
         let raft = &self.raft;
         check(
             raft.heartbeat_ms >= 10,

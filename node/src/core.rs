@@ -6,7 +6,7 @@ use std::time::Instant;
 use openraft::async_runtime::WatchReceiver;
 use quorate_client::{Executed, WatchEvent, WatchWhat};
 use quorate_rpc::{NodeError, v1};
-use quorate_statemachine::{Name, cluster};
+use quorate_statemachine::{Name, Timestamp, cluster};
 use tokio::sync::mpsc;
 
 use crate::clock::ClusterClock;
@@ -61,6 +61,11 @@ impl Core {
         self.raft.metrics().borrow_watched().state.is_leader()
     }
 
+    /// Cluster time, if this node leads.
+    pub fn cluster_now(&self) -> Timestamp {
+        self.clock.of_leader(&self.raft, self.state.meta().now)
+    }
+
     /// Executes a command here if this node leads, else passes it on to the leader.
     pub fn submit(&self, submission: Submission) {
         if self.leads() {
@@ -80,6 +85,10 @@ impl Core {
             allow_zero_ttl,
             responder,
         } = submission;
+        let permit = match self.proposer.admit(command.len()) {
+            Ok(permit) => permit,
+            Err(error) => return responder.send(Err(error)),
+        };
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
         let request = v1::ExecuteRequest {
             id: 0,
@@ -91,6 +100,7 @@ impl Core {
         tokio::spawn(async move {
             let reply = peers.forward(id, &leader, request).await;
             responder.send(reply.and_then(forwarded));
+            drop(permit);
         });
     }
 

@@ -71,7 +71,8 @@ impl Builder {
         self
     }
 
-    /// The node's name, for people; unique in the cluster.
+    /// The node's name, for people; unique in the cluster. Without it, the node goes by the name in
+    /// its directory, or the one under which it is added.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.node.name = name.into();
@@ -127,6 +128,7 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.validate()?;
         let data = DataDir::open(config.node.data_dir.clone())?;
+        data.check_name(&config.node.name)?;
         let identity = data.identity().cloned();
         let (client, peer) = bind(&config).await?;
         let member = advertised(&config, client.as_ref(), peer.as_ref());
@@ -172,9 +174,10 @@ impl Node {
         self.shared.status()
     }
 
-    /// Where clients and other nodes reach it.
+    /// Who it is, and where clients and other nodes reach it. Its name may be empty while it is
+    /// blank.
     #[must_use]
-    pub fn member(&self) -> &Member {
+    pub fn member(&self) -> Member {
         self.shared.member()
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
 use quorate_client::Executed;
 use quorate_rpc::{LeaderHint, NodeError};
@@ -105,7 +104,7 @@ impl Proposer {
                 return responder.send(Ok(Executed { index: 0, reply }));
             }
         };
-        let permit = match self.admission.admit(command.len()) {
+        let permit = match self.admit(command.len()) {
             Ok(permit) => permit,
             Err(error) => return responder.send(Err(error)),
         };
@@ -119,6 +118,11 @@ impl Proposer {
         if let Err(mpsc::error::SendError(pending)) = self.tx.send(pending) {
             pending.responder.send(Err(stopped()));
         }
+    }
+
+    /// A place in flight for a command of `bytes`, also for one that is passed on.
+    pub fn admit(&self, bytes: usize) -> Result<Permit, NodeError> {
+        self.admission.admit(bytes)
     }
 
     /// Executes one command and waits for its answer.
@@ -218,8 +222,7 @@ impl Worker {
     }
 
     fn now(&self) -> Timestamp {
-        let term = self.raft.metrics().borrow_watched().current_term;
-        self.clock.now(term, self.state.meta().now)
+        self.clock.of_leader(&self.raft, self.state.meta().now)
     }
 }
 

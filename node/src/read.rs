@@ -274,10 +274,9 @@ impl ReadContext {
             .get_read_linearizer(policy)
             .await
             .map_err(read_error)?;
-        let term = self.raft.metrics().borrow_watched().current_term;
         Ok(ReadPoint {
             index: linearizer.read_log_id().index(),
-            now: self.clock.now(term, self.state.meta().now),
+            now: self.clock.of_leader(&self.raft, self.state.meta().now),
         })
     }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
-use crate::clock::ClusterClock;
+use crate::clock::{self, ClusterClock};
 use crate::config::Config;
 use crate::core::Core;
 use crate::membership::{administer_anywhere, leader_of};
@@ -29,6 +29,9 @@ use crate::ticker;
 
 /// The founder's id; ids handed out later are higher.
 const FOUNDER: u64 = 1;
+
+/// The name of a founder that was given none.
+const FOUNDER_NAME: &str = "node-1";
 
 /// How long a founder waits for its own first commit.
 const FOUND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,8 +71,9 @@ impl Shared {
         &self.config
     }
 
-    pub fn member(&self) -> &Member {
-        &self.member
+    pub fn member(&self) -> Member {
+        let running = self.running().map(|core| core.member.clone());
+        running.unwrap_or_else(|| self.member.clone())
     }
 
     pub fn health(&self) -> watch::Receiver<Health> {
@@ -206,7 +210,10 @@ impl Shared {
         let identity = Identity {
             cluster_id: uuid::Uuid::now_v7().to_string(),
             node_id: FOUNDER,
-            name: self.member.name.clone(),
+            name: match self.member.name.as_str() {
+                "" => FOUNDER_NAME.to_owned(),
+                name => name.to_owned(),
+            },
         };
         let mut data = self.data.lock().await;
         if let Some(data) = data.as_mut() {
@@ -227,6 +234,15 @@ impl Shared {
             return Err(NodeError::WrongCluster {
                 expected: format!("cluster {}", invite.cluster_id),
                 actual: format!("{identity}; start the node on an empty directory to add it"),
+            });
+        }
+        if !self.member.name.is_empty() && self.member.name != invite.name {
+            return Err(NodeError::Unsafe {
+                message: format!(
+                    "the node is configured as {:?} (node.name) and cannot be added as {:?}; add \
+                     it under its own name, or change the name and start it again",
+                    self.member.name, invite.name
+                ),
             });
         }
         let identity = Identity {
@@ -270,7 +286,8 @@ impl Shared {
         let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
 
         let limits = &self.config.limits;
-        let clock = Arc::new(ClusterClock::default());
+        let lease = Duration::from_millis(self.config.raft.election_max_ms);
+        let clock = Arc::new(ClusterClock::new(clock::System, lease));
         let admission = Admission::new(limits.commands_in_flight, limits.bytes_in_flight);
         let read_admission = Admission::new(limits.commands_in_flight, limits.bytes_in_flight);
         let reads = ReadContext {
@@ -281,9 +298,13 @@ impl Shared {
             applied: hub.applied(),
         };
         let proposer = Proposer::start(raft.clone(), Arc::clone(&clock), state.clone(), admission);
+        let member = Member {
+            name: identity.name.clone(),
+            ..self.member.clone()
+        };
         let core = Arc::new(Core {
             identity,
-            member: self.member.clone(),
+            member,
             raft,
             state,
             hub,

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
+use quorate_rpc::NodeError;
 use quorate_statemachine::cluster::Tick;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
@@ -28,9 +28,9 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = interval.tick() => {}
         }
+        // Looked at in every interval, due or not: the clock must see time without a quorum.
         while is_due(&core) && !stop.is_cancelled() {
-            let deadline = Instant::now() + TICK_TIMEOUT;
-            if let Err(error) = core.execute(Tick {}, deadline).await {
+            if let Err(error) = tick(&core, &mut interval).await {
                 tracing::debug!(%error, "a tick was not done");
                 break;
             }
@@ -38,19 +38,26 @@ pub async fn run(core: Arc<Core>, stop: CancellationToken) {
     }
 }
 
-fn is_due(core: &Core) -> bool {
-    let term = {
-        let metrics = core.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        if !metrics.state.is_leader() {
-            return false;
+/// Proposes one tick and looks at the clock until it is answered.
+async fn tick(core: &Core, interval: &mut Interval) -> Result<(), NodeError> {
+    let ticking = core.execute(Tick {}, Instant::now() + TICK_TIMEOUT);
+    tokio::pin!(ticking);
+    loop {
+        tokio::select! {
+            ticked = &mut ticking => return ticked,
+            _ = interval.tick() => drop(core.cluster_now()),
         }
-        metrics.current_term
-    };
+    }
+}
+
+fn is_due(core: &Core) -> bool {
+    if !core.leads() {
+        return false;
+    }
+    let now = core.cluster_now();
     let next = core
         .state
         .read(|view, _, _| quorate_statemachine::expiry::next_due(view));
     // A state that cannot be read stops the node at its next entry; here it is just not due.
-    let due = next.ok().flatten();
-    due.is_some_and(|due| due <= core.clock.now(term, core.state.meta().now))
+    next.ok().flatten().is_some_and(|due| due <= now)
 }

@@ -127,7 +127,13 @@ impl Cluster {
 
     /// A process with this configuration that is no node of the cluster, or not yet.
     pub fn process(&self, config: Config) -> Result<NodeProcess> {
-        NodeProcess::new(&self.options.binary, self.dir(), config)
+        let name = config.node.name.clone();
+        self.process_of(&name, config)
+    }
+
+    /// The same with other names for its files.
+    pub fn process_of(&self, name: &str, config: Config) -> Result<NodeProcess> {
+        NodeProcess::new(&self.options.binary, self.dir(), name, config)
     }
 
     fn prepare(&mut self, bootstrap: bool) -> Result<usize> {

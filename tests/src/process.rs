@@ -45,9 +45,8 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// A node with this configuration, not started. Its files lie in `dir` under its name.
-    pub fn new(binary: &Path, dir: &Path, config: Config) -> Result<Self> {
-        let name = &config.node.name;
+    /// A node with this configuration, not started. Its files lie in `dir` under `name`.
+    pub fn new(binary: &Path, dir: &Path, name: &str, config: Config) -> Result<Self> {
         let node = Self {
             binary: binary.to_owned(),
             config_path: dir.join(format!("{name}.toml")),

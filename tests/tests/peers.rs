@@ -275,9 +275,8 @@ async fn a_directory_keeps_its_node_whatever_address_it_is_started_on() -> Resul
         cluster.nodes[2].terminate().await?;
         // The second node's ports on the third one's directory.
         let mut config = cluster.nodes[2].config().clone();
-        config.node.name = "n3-moved".to_owned();
         config.listen = cluster.nodes[1].config().listen.clone();
-        let mut moved = cluster.process(config)?;
+        let mut moved = cluster.process_of("n3-moved", config)?;
         moved.start()?;
         let status = cluster.ready(1).await?;
         ensure!(status.id == ids[1], "it says that it is node {}", status.id);

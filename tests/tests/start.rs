@@ -6,12 +6,16 @@ use std::fs;
 use anyhow::{Result, ensure};
 use quorate_node::Config;
 use quorate_tests::cluster::{Cluster, Options, no_panic, scenario};
+use quorate_tests::process::NodeProcess;
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
 
 /// Starts a process that must fail, and checks its words.
 async fn fails(cluster: &Cluster, config: Config, words: &[&str]) -> Result<()> {
-    let mut process = cluster.process(config)?;
+    process_fails(cluster.process(config)?, words).await
+}
+
+async fn process_fails(mut process: NodeProcess, words: &[&str]) -> Result<()> {
     process.start()?;
     let status = process.exited().await?;
     let stderr = process.stderr()?;
@@ -107,6 +111,29 @@ async fn a_directory_of_something_else() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_another_node() -> Result<()> {
+    scenario(Options::new(NODE, 1), async |cluster| {
+        cluster.nodes[0].terminate().await?;
+        let mut config = cluster.new_config("another");
+        config.node.data_dir = cluster.nodes[0].data_dir().to_owned();
+        fails(
+            cluster,
+            config,
+            &[
+                "belongs to node 1 (n1)",
+                "node.name is \"another\"",
+                "own directory",
+            ],
+        )
+        .await?;
+        cluster.nodes[0].start()?;
+        cluster.ready(0).await?;
+        still_works(cluster).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_of_a_newer_format() -> Result<()> {
     scenario(Options::new(NODE, 1), async |cluster| {
         cluster.nodes[0].terminate().await?;
@@ -133,9 +160,10 @@ async fn a_directory_whose_log_was_deleted() -> Result<()> {
         still_works(cluster).await?;
         cluster.nodes[0].terminate().await?;
         let mut config = cluster.nodes[0].config().clone();
-        config.node.name = "without-log".to_owned();
+        config.node.name.clear();
         fs::remove_dir_all(config.node.data_dir.join("log"))?;
-        fails(cluster, config, &["damaged", "add it again"]).await
+        let process = cluster.process_of("without-log", config)?;
+        process_fails(process, &["damaged", "add it again"]).await
     })
     .await
 }

@@ -77,6 +77,20 @@ pub enum StorageError {
         /// Who was to be written.
         wanted: String,
     },
+    /// The directory is of a node of another name than the configured one.
+    #[error(
+        "{} belongs to {existing}, but node.name is {configured:?}; give this node its own \
+         directory, or start it under the name that the directory has",
+        path.display()
+    )]
+    OtherName {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        existing: String,
+        /// The configured name.
+        configured: String,
+    },
     /// Stores were to be opened in a directory that has no identity yet.
     #[error("{} has no identity yet; found or join a cluster first", path.display())]
     NoIdentity {

@@ -87,6 +87,20 @@ impl DataDir {
         self.identity.as_ref()
     }
 
+    /// Refuses the directory of a node of another name than `configured`; empty is any name.
+    pub fn check_name(&self, configured: &str) -> Result<(), StorageError> {
+        match &self.identity {
+            Some(existing) if !configured.is_empty() && existing.name != configured => {
+                Err(StorageError::OtherName {
+                    path: self.path.clone(),
+                    existing: existing.to_string(),
+                    configured: configured.to_owned(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes a new directory this node's. Again with the same identity changes nothing; with
     /// another it is refused.
     pub fn set_identity(&mut self, identity: Identity) -> Result<(), StorageError> {
