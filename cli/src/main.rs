@@ -11,6 +11,10 @@ mod value;
 
 use std::process::ExitCode;
 
+/// Also RocksDB's: a command costs some dozens of small allocations, on every node.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match args::Cli::read() {
         Ok(cli) => cli,

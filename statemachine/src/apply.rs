@@ -30,6 +30,8 @@ pub struct Entry<'a> {
 /// What an entry does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
+    /// Time and counters after the entry; also among the changes, as a row.
+    pub meta: MetaRow,
     /// For the caller.
     pub reply: Reply,
     /// For those who wait or watch, in order.
@@ -113,13 +115,14 @@ fn execute(
     ctx: &Context,
     command: &Command,
 ) -> Result<Reply, Broken> {
-    let (savepoint, meta_before) = (tx.savepoint(), meta.clone());
+    let meta_before = meta.clone();
+    tx.save();
     let outcome = guarded(tx, meta, ctx, command);
     match outcome {
         Ok(response) => Ok(Reply(Ok(response))),
         Err(Failure::Broken(broken)) => Err(broken),
         Err(Failure::Refused(refusal)) => {
-            tx.rollback(savepoint);
+            tx.roll_back();
             *meta = meta_before;
             Ok(Reply(Err(refusal)))
         }
@@ -192,6 +195,7 @@ fn finish(
     let row = codec::encode(Meta::TAG.into(), &meta);
     changes.insert(0, (meta_key().bytes().to_vec(), Some(row.into())));
     Ok(Applied {
+        meta,
         reply,
         notices,
         changes,

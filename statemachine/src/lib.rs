@@ -37,6 +37,7 @@
 )]
 
 mod apply;
+mod cells;
 pub mod cluster;
 pub mod codec;
 mod command;

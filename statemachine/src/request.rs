@@ -94,6 +94,9 @@ pub(crate) fn evict(
     meta: &mut MetaRow,
     now: Timestamp,
 ) -> Result<(), Broken> {
+    if meta.requests == 0 {
+        return Ok(());
+    }
     let mut oldest = Vec::new();
     let first = crate::tables::Key::<RequestsByAge>::first();
     let end = crate::tables::Key::<RequestsByAge>::first().end();

@@ -4,12 +4,12 @@
 //! to the savepoint behind the sweep, so a refusal has written nothing. The transaction remembers
 //! the old value of each row it writes: the digest needs it.
 
-use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::cells::{Cell, Cells};
 use crate::codec;
 use crate::digest::Digest;
 use crate::notice::Notice;
@@ -23,31 +23,13 @@ pub type VisitRow<'a, T> = &'a mut dyn FnMut(&[u8], <T as Table>::Row) -> Contro
 /// Rows to put (`Some`) and to remove (`None`), in key order, each key once.
 pub type Changes = Vec<(Vec<u8>, Option<Bytes>)>;
 
-/// A row as the transaction knows it.
-#[derive(Debug, Clone)]
-struct Cell {
-    /// What the view has.
-    old: Option<Bytes>,
-    /// What the transaction has.
-    new: Option<Bytes>,
-    /// Whether `new` was written here, rather than only read.
-    written: bool,
-}
-
-/// A place to roll back to.
-#[derive(Debug, Clone, Copy)]
-pub struct Savepoint {
-    journal: usize,
-    notices: usize,
-}
-
 /// The overlay of one entry.
 pub struct Transaction<'a> {
     view: &'a dyn View,
-    cells: BTreeMap<Vec<u8>, Cell>,
-    /// Each write's key with the value and flag it replaced, oldest first.
-    journal: Vec<(Vec<u8>, Option<Bytes>, bool)>,
+    cells: Cells,
     notices: Vec<Notice>,
+    /// Notices at the savepoint.
+    notices_before: Option<usize>,
 }
 
 impl<'a> Transaction<'a> {
@@ -55,23 +37,29 @@ impl<'a> Transaction<'a> {
     pub fn new(view: &'a dyn View) -> Self {
         Self {
             view,
-            cells: BTreeMap::new(),
-            journal: Vec::new(),
+            cells: Cells::default(),
             notices: Vec::new(),
+            notices_before: None,
         }
     }
 
     fn cell(&mut self, key: &[u8]) -> Result<&mut Cell, Broken> {
-        if !self.cells.contains_key(key) {
+        // Looked up twice where it is there: the borrow of a found cell would last for both arms.
+        if self.cells.get_mut(key).is_none() {
             let old = self.view.get(key)?;
-            let cell = Cell {
-                new: old.clone(),
-                old,
-                written: false,
-            };
-            self.cells.insert(key.to_vec(), cell);
+            return Ok(self.add(key, old));
         }
-        Ok(self.cells.get_mut(key).expect("inserted above"))
+        Ok(self.cells.get_mut(key).expect("it was there"))
+    }
+
+    fn add(&mut self, key: &[u8], old: Option<Bytes>) -> &mut Cell {
+        let cell = Cell {
+            new: old.clone(),
+            old,
+            written: false,
+            before: None,
+        };
+        self.cells.add(key, cell)
     }
 
     /// The row under `key`, with this transaction's writes.
@@ -95,14 +83,9 @@ impl<'a> Transaction<'a> {
 
     /// Writes a row under a key that was never used, as its maker guarantees: nobody looks.
     pub fn put_new<T: Table>(&mut self, key: &Key<T>, row: &T::Row) -> Result<(), Broken> {
-        if !self.cells.contains_key(key.bytes()) {
+        if self.cells.get_mut(key.bytes()).is_none() {
             debug_assert_eq!(self.view.get(key.bytes())?, None, "it is a new key");
-            let cell = Cell {
-                old: None,
-                new: None,
-                written: false,
-            };
-            self.cells.insert(key.bytes().to_vec(), cell);
+            self.add(key.bytes(), None);
         }
         self.put(key, row)
     }
@@ -113,11 +96,13 @@ impl<'a> Transaction<'a> {
     }
 
     fn write(&mut self, key: &[u8], value: Option<Bytes>) -> Result<(), Broken> {
+        let saved = self.notices_before.is_some();
         let cell = self.cell(key)?;
-        let (before, written) = (cell.new.take(), cell.written);
-        cell.new = value;
+        let replaced = std::mem::replace(&mut cell.new, value);
+        if saved && cell.before.is_none() {
+            cell.before = Some((replaced, cell.written));
+        }
         cell.written = true;
-        self.journal.push((key.to_vec(), before, written));
         Ok(())
     }
 
@@ -145,15 +130,10 @@ impl<'a> Transaction<'a> {
         if from >= to {
             return Ok(());
         }
-        let range = (Bound::Included(from), Bound::Excluded(to));
-        let mut own = self
-            .cells
-            .range::<[u8], _>(range)
-            .filter(|(_, cell)| cell.written)
-            .peekable();
+        let mut own = self.cells.written(from, to).into_iter().peekable();
         let mut stopped = false;
         self.view.scan(from, to, &mut |key, value| {
-            while let Some((own_key, cell)) = own.next_if(|(k, _)| k.as_slice() < key) {
+            while let Some((own_key, cell)) = own.next_if(|(k, _)| *k < key) {
                 if let Some(new) = &cell.new
                     && visit(own_key, new).is_break()
                 {
@@ -161,7 +141,7 @@ impl<'a> Transaction<'a> {
                     return ControlFlow::Break(());
                 }
             }
-            let flow = match own.next_if(|(k, _)| k.as_slice() == key) {
+            let flow = match own.next_if(|(k, _)| *k == key) {
                 Some((_, cell)) => match &cell.new {
                     Some(new) => visit(key, new),
                     None => ControlFlow::Continue(()),
@@ -189,33 +169,29 @@ impl<'a> Transaction<'a> {
         self.notices.push(notice);
     }
 
-    /// Marks a place to roll back to.
-    #[must_use]
-    pub fn savepoint(&self) -> Savepoint {
-        Savepoint {
-            journal: self.journal.len(),
-            notices: self.notices.len(),
-        }
+    /// Marks the one place to roll back to.
+    pub fn save(&mut self) {
+        assert!(self.notices_before.is_none(), "there is one savepoint");
+        self.notices_before = Some(self.notices.len());
     }
 
-    /// Undoes all writes and notices since `to`.
-    pub fn rollback(&mut self, to: Savepoint) {
-        for (key, before, written) in self.journal.drain(to.journal..).rev() {
-            let cell = self
-                .cells
-                .get_mut(&key)
-                .expect("a journaled key has a cell");
-            cell.new = before;
-            cell.written = written;
+    /// Undoes all writes and notices since the savepoint.
+    pub fn roll_back(&mut self) {
+        let notices = self.notices_before.expect("there is a savepoint");
+        self.notices.truncate(notices);
+        for cell in self.cells.values_mut() {
+            if let Some((new, written)) = cell.before.take() {
+                cell.new = new;
+                cell.written = written;
+            }
         }
-        self.notices.truncate(to.notices);
     }
 
     /// The rows that differ from the view, what they do to the digest, and the notices.
     #[must_use]
     pub fn finish(self, mut digest: Digest) -> (Changes, Digest, Vec<Notice>) {
         let mut changes = Changes::new();
-        for (key, cell) in self.cells {
+        for (key, cell) in self.cells.into_sorted() {
             if !cell.written || cell.old == cell.new {
                 continue;
             }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use quorate_statemachine::digest::Digest;
 use quorate_statemachine::tables;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions};
@@ -20,6 +19,7 @@ use crate::storage::error::StorageError;
 use crate::storage::files;
 
 /// The node's own rows sort behind every row of the state machine, which is in namespace 0.
+pub(super) const KEYS_END: [u8; 2] = [0xff, 0xff];
 const KEY_APPLIED: [u8; 3] = [0xff, 0xff, 1];
 const KEY_MEMBERSHIP: [u8; 3] = [0xff, 0xff, 2];
 
@@ -110,7 +110,7 @@ impl Database {
         &self,
         changes: &Overlay,
         applied: Option<&LogId>,
-        membership: Option<&StoredMembership>,
+        membership: &StoredMembership,
     ) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
         for (key, value) in changes {
@@ -122,9 +122,7 @@ impl Database {
         if let Some(applied) = applied {
             batch.put(KEY_APPLIED, encode_log_id(applied));
         }
-        if let Some(membership) = membership {
-            batch.put(KEY_MEMBERSHIP, encode_stored_membership(membership));
-        }
+        batch.put(KEY_MEMBERSHIP, encode_stored_membership(membership));
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db
@@ -173,19 +171,6 @@ impl Database {
             },
         )?;
         Ok(rows.into_iter().collect())
-    }
-
-    /// The digest of all rows but the meta row, from the rows themselves.
-    pub fn digest(&self) -> Result<Digest, StorageError> {
-        let mut digest = Digest::default();
-        let meta = tables::meta_key();
-        self.scan(&[], &KEY_APPLIED[..2], &mut |key, value| {
-            if key != meta.bytes() {
-                digest.replace(key, None, Some(value));
-            }
-            true
-        })?;
-        Ok(digest)
     }
 
     /// Flushes everything and makes a checkpoint at `path`, which must not exist.

@@ -1,7 +1,7 @@
 //! The state machine on disk: rows in a RocksDB of their own, hot tables also in memory.
 //!
-//! There is no write-ahead log: the Raft log is one. Each chunk of entries is one write batch that
-//! holds its rows, the applied log id and the membership, so a crash leaves the state of an older
+//! There is no write-ahead log: the Raft log is one. Each write batch holds all rows that changed,
+//! the applied log id and the membership of one moment, so a crash leaves the state of an older
 //! index, whole, and Raft applies the rest again. What is on disk is never ahead of itself.
 //!
 //! # Why nothing is lost when the log is purged
@@ -11,11 +11,16 @@
 //! the state on disk is never older than the snapshot, and never older than the purge mark.
 //! [`super::open`] checks it when a node starts.
 //!
+//! # How rows get to RocksDB
+//!
+//! Changed rows wait in memory until they are [`PENDING_BYTES`], then one thread ([`behind`]) writes
+//! them in one batch while entries go on. A row that changed ten times meanwhile is written once. As
+//! nothing is synced before a checkpoint anyway, a crash loses nothing more than without the wait.
+//!
 //! # Who reads what
 //!
 //! Tables that [`tables::resident`] names are loaded on open and read from memory only. Queries
-//! read under a lock that `apply` takes for the short time in which a chunk is put in place: they
-//! see the state between two chunks, never inside one.
+//! read under a lock that `apply` takes for each entry: they see the state between two entries.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -33,9 +38,10 @@ use quorate_statemachine::notice::Notice;
 use quorate_statemachine::tables::{self, MetaRow};
 use quorate_statemachine::{Timestamp, codec};
 
+use self::behind::{Behind, Pending};
 use self::database::Database;
 use self::digests::Digests;
-use self::view::{Overlay, Tables, View};
+use self::view::{Stored, Tables, View};
 use super::error::StorageError;
 use super::snapshot::{Manifest, SnapshotData, Snapshots};
 use super::{files, open};
@@ -43,6 +49,7 @@ use crate::raft::{
     Entry, LogId, Outcome, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
 
+mod behind;
 mod database;
 mod digests;
 mod reader;
@@ -52,12 +59,14 @@ mod view;
 
 pub use reader::{StateReader, StateSizes};
 
-/// Entries that are put in place together: enough to share a batch, few enough that a reader does
-/// not wait long.
+/// Entries that are answered together.
 const CHUNK_ENTRIES_MAX: usize = 256;
 
-/// Bytes of changes after which a chunk ends early.
-const CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Bytes of changed rows that wait for the thread which writes them.
+const PENDING_BYTES: usize = 4 << 20;
+
+/// Bytes of changed rows at which applying waits for that thread.
+const PENDING_BYTES_MAX: usize = 4 * PENDING_BYTES;
 
 /// Bounds of the state's memory, beside the resident tables.
 #[derive(Debug, Clone)]
@@ -93,7 +102,7 @@ pub struct AppliedNotices {
 pub enum StateChange {
     /// Entries up to `index` were applied.
     Applied {
-        /// Log index of the last entry of the chunk.
+        /// Log index of the last entry that was applied.
         index: u64,
         /// What its entries told, in log order.
         notices: Vec<AppliedNotices>,
@@ -108,10 +117,12 @@ pub enum StateChange {
 /// Gets each change of the state after it can be read. Must not block.
 pub type NoticeHook = Arc<dyn Fn(StateChange) + Send + Sync>;
 
-/// The state as it is between two chunks.
+/// The state as it is between two entries.
 struct State {
     database: Arc<Database>,
     tables: Tables,
+    /// Rows that are not yet in the database.
+    pending: Pending,
     applied: Option<LogId>,
     membership: StoredMembership,
     meta: MetaRow,
@@ -126,6 +137,7 @@ struct Shared {
     state: RwLock<State>,
     snapshots: Mutex<Snapshots>,
     digests: Mutex<Digests>,
+    behind: Behind,
 }
 
 /// The state machine of this node, as Raft drives it.
@@ -156,17 +168,17 @@ impl StateStore {
         remove_other_states(dir, number)?;
         let state = State::load(dir, number, options)?;
         let snapshots = Snapshots::open(open::snapshots_of(dir))?;
-        let shared = Shared {
+        let (behind, wake) = Behind::new();
+        let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             options: options.clone(),
             state: RwLock::new(state),
             snapshots: Mutex::new(snapshots),
             digests: Mutex::default(),
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-            hook,
-        })
+            behind,
+        });
+        behind::start(&shared, wake).map_err(StorageError::io("start the thread of", dir))?;
+        Ok(Self { shared, hook })
     }
 
     /// Dead once the database is closed.
@@ -192,42 +204,40 @@ impl StateStore {
         }
     }
 
+    /// State first, then answers, then notices: who was answered can read what was written.
     fn apply_items(&self, items: Vec<io::Result<EntryResponder<TypeConfig>>>) -> io::Result<()> {
-        let mut chunk = self.shared.start_chunk();
+        let mut told = Told::default();
         for item in items {
             let (entry, responder) = item?;
-            self.shared.apply_entry(&mut chunk, &entry, responder)?;
-            if chunk.bytes > CHUNK_BYTES_MAX {
-                self.finish_chunk(chunk)?;
-                chunk = self.shared.start_chunk();
-            }
+            self.shared.apply_entry(&mut told, &entry, responder)?;
         }
-        self.finish_chunk(chunk)
-    }
-
-    /// State first, then answers, then notices: who was answered can read what was written.
-    fn finish_chunk(&self, chunk: Chunk) -> io::Result<()> {
-        let applied = chunk.applied;
-        let (answers, notices) = self.shared.put_in_place(chunk)?;
-        for (responder, outcome) in answers {
+        self.shared.digests().record(&told.notices);
+        for (responder, outcome) in told.answers {
             responder.send(outcome);
         }
-        if let Some(LogId { index, .. }) = applied {
+        let notices = told.notices;
+        if let Some(index) = told.applied {
             (self.hook)(StateChange::Applied { index, notices });
         }
         Ok(())
     }
 }
 
-type Answers = Vec<(ApplyResponder<TypeConfig>, Outcome)>;
+/// Gives RocksDB the rows that wait; closing it writes them to tables. The next start would apply
+/// them again from the log, but it is faster without.
+impl Drop for StateStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.write_pending() {
+            tracing::warn!(%error, "the newest rows were not written; the next start replays the log");
+        }
+    }
+}
 
-/// Entries that are applied but not yet in place.
-struct Chunk {
-    changes: Overlay,
-    bytes: usize,
-    applied: Option<LogId>,
-    membership: Option<StoredMembership>,
-    answers: Answers,
+/// What entries that are in place have to tell.
+#[derive(Default)]
+struct Told {
+    applied: Option<u64>,
+    answers: Vec<(ApplyResponder<TypeConfig>, Outcome)>,
     notices: Vec<AppliedNotices>,
 }
 
@@ -243,6 +253,7 @@ impl State {
         Ok(Self {
             database: Arc::new(database),
             tables,
+            pending: Pending::default(),
             applied,
             membership,
             meta,
@@ -250,11 +261,54 @@ impl State {
         })
     }
 
-    fn view<'a>(&'a self, overlay: Option<&'a Overlay>) -> View<'a> {
-        View {
-            overlay,
-            tables: &self.tables,
+    fn stored(&self) -> Stored<'_> {
+        Stored {
+            layers: self.pending.layers(),
             database: &self.database,
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            tables: &self.tables,
+            stored: self.stored(),
+        }
+    }
+
+    /// Does an entry; the answer of a command.
+    fn apply(
+        &mut self,
+        id: &LogId,
+        payload: &Payload,
+        notices: &mut Vec<AppliedNotices>,
+    ) -> io::Result<Option<statemachine::Reply>> {
+        match payload {
+            EntryPayload::Blank => Ok(None),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(*id), membership.clone());
+                Ok(None)
+            }
+            EntryPayload::Normal(proposal) => {
+                let entry = statemachine::Entry {
+                    index: id.index,
+                    proposed_at: proposal.proposed_at(),
+                    command: proposal.command(),
+                };
+                let applied = statemachine::apply(&self.view(), entry).map_err(io::Error::other)?;
+                for (key, value) in applied.changes {
+                    self.tables.change(&key, value.as_ref());
+                    self.pending.add(key, value);
+                }
+                if !applied.notices.is_empty() {
+                    notices.push(AppliedNotices {
+                        index: id.index,
+                        now: applied.meta.now,
+                        notices: applied.notices,
+                    });
+                }
+                self.meta = applied.meta;
+                Ok(Some(applied.reply))
+            }
         }
     }
 }
@@ -280,113 +334,36 @@ impl Shared {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start_chunk(&self) -> Chunk {
-        Chunk {
-            changes: Overlay::new(),
-            bytes: 0,
-            applied: self.state().applied,
-            membership: None,
-            answers: Vec::new(),
-            notices: Vec::new(),
-        }
-    }
-
+    /// Puts one entry in place. Readers see the state before or after it.
     fn apply_entry(
         &self,
-        chunk: &mut Chunk,
+        told: &mut Told,
         entry: &Entry,
         responder: Option<ApplyResponder<TypeConfig>>,
     ) -> io::Result<()> {
+        self.behind.check()?;
         let index = entry.log_id.index;
-        if let Some(applied) = chunk.applied
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(applied) = state.applied
             && applied.index >= index
         {
             let problem = format!("entry {index} was to be applied behind {}", applied.index);
             return Err(io::Error::other(problem));
         }
-        let reply = self.apply_payload(chunk, &entry.log_id, &entry.payload)?;
-        chunk.applied = Some(entry.log_id);
+        let reply = state.apply(&entry.log_id, &entry.payload, &mut told.notices)?;
+        state.applied = Some(entry.log_id);
+        let waiting = state.pending.bytes();
+        drop(state);
+        told.applied = Some(index);
         if let Some(responder) = responder {
-            chunk.answers.push((responder, Outcome { index, reply }));
+            told.answers.push((responder, Outcome { index, reply }));
+        }
+        if waiting > PENDING_BYTES_MAX {
+            self.write_pending()?;
+        } else if waiting > PENDING_BYTES {
+            self.behind.wake();
         }
         Ok(())
-    }
-
-    fn apply_payload(
-        &self,
-        chunk: &mut Chunk,
-        id: &LogId,
-        payload: &Payload,
-    ) -> io::Result<Option<statemachine::Reply>> {
-        match payload {
-            EntryPayload::Blank => Ok(None),
-            EntryPayload::Membership(membership) => {
-                chunk.membership = Some(StoredMembership::new(Some(*id), membership.clone()));
-                Ok(None)
-            }
-            EntryPayload::Normal(proposal) => {
-                let entry = statemachine::Entry {
-                    index: id.index,
-                    proposed_at: proposal.proposed_at(),
-                    command: proposal.command(),
-                };
-                self.apply_command(chunk, entry).map(Some)
-            }
-        }
-    }
-
-    fn apply_command(
-        &self,
-        chunk: &mut Chunk,
-        entry: statemachine::Entry<'_>,
-    ) -> io::Result<statemachine::Reply> {
-        let applied = {
-            let state = self.state();
-            statemachine::apply(&state.view(Some(&chunk.changes)), entry)
-                .map_err(io::Error::other)?
-        };
-        for (key, value) in applied.changes {
-            chunk.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-            chunk.changes.insert(key, value);
-        }
-        if !applied.notices.is_empty() {
-            chunk.notices.push(AppliedNotices {
-                index: entry.index,
-                now: self.time_of(chunk)?,
-                notices: applied.notices,
-            });
-        }
-        Ok(applied.reply)
-    }
-
-    /// Cluster time at the chunk's last command, which has written the meta row.
-    fn time_of(&self, chunk: &Chunk) -> io::Result<Timestamp> {
-        match chunk.changes.get(tables::meta_key().bytes()) {
-            Some(Some(row)) => decode_meta(row)
-                .map(|meta| meta.now)
-                .map_err(io::Error::other),
-            _ => Ok(self.state().meta.now),
-        }
-    }
-
-    /// One batch for all rows, then memory, under the lock that keeps readers out.
-    fn put_in_place(&self, chunk: Chunk) -> io::Result<(Answers, Vec<AppliedNotices>)> {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let applied = chunk.applied.as_ref();
-        state
-            .database
-            .write(&chunk.changes, applied, chunk.membership.as_ref())?;
-        if let Some(Some(row)) = chunk.changes.get(tables::meta_key().bytes()) {
-            state.meta = decode_meta(row).map_err(io::Error::other)?;
-        }
-        state.tables.change(chunk.changes);
-        state.applied = chunk.applied;
-        if let Some(membership) = chunk.membership {
-            state.membership = membership;
-        }
-        drop(state);
-        self.digests().record(&chunk.notices);
-        Ok((chunk.answers, chunk.notices))
     }
 
     /// Checkpoint first, then everything else from the checkpoint itself: what it holds is what it
@@ -394,6 +371,7 @@ impl Shared {
     fn build_snapshot(&self) -> Result<SnapshotData, StorageError> {
         let making = self.snapshots().fresh_path();
         files::remove_dir(&making)?;
+        self.write_pending()?;
         let database = self.state().database.clone();
         database.checkpoint(&making)?;
         drop(database);
@@ -457,7 +435,7 @@ fn check_installed(state: State, meta: &SnapshotMeta) -> Result<State, StorageEr
             .database
             .damaged("it covers something else than its manifest says"));
     }
-    let digest = state.database.digest()?;
+    let digest = state.stored().digest()?;
     if digest != state.meta.digest {
         let problem = format!(
             "its rows have digest {digest}, its meta row {}",

@@ -12,7 +12,7 @@ use crate::storage::error::StorageError;
 use crate::storage::receiver::Receiver;
 use crate::storage::snapshot::{Manifest, SnapshotData};
 
-/// Reads the state between two chunks of entries. Cheap to clone.
+/// Reads the state between two entries. Cheap to clone.
 #[derive(Clone)]
 pub struct StateReader {
     shared: Arc<Shared>,
@@ -23,7 +23,7 @@ pub struct StateReader {
 pub struct StateSizes {
     /// Bytes of tables on disk.
     pub disk_bytes: u64,
-    /// Bytes in RocksDB's write buffers.
+    /// Bytes that are not in tables yet: in RocksDB's write buffers, or on their way there.
     pub buffer_bytes: u64,
     /// Rows of the tables held in memory.
     pub resident_rows: u64,
@@ -41,7 +41,7 @@ impl StateReader {
     pub fn read<T>(&self, read: impl FnOnce(&dyn view::View, u64, Timestamp) -> T) -> T {
         let state = self.shared.state();
         let applied = state.applied.map_or(0, |applied| applied.index);
-        read(&state.view(None), applied, state.meta.now)
+        read(&state.view(), applied, state.meta.now)
     }
 
     /// The last applied log id.
@@ -76,7 +76,7 @@ impl StateReader {
         let (rows, bytes) = state.tables.sizes();
         StateSizes {
             disk_bytes,
-            buffer_bytes,
+            buffer_bytes: buffer_bytes + state.pending.bytes() as u64,
             resident_rows: rows as u64,
             resident_bytes: bytes as u64,
         }
@@ -86,14 +86,13 @@ impl StateReader {
     /// meanwhile, for about a second per million rows.
     pub fn verify(&self) -> Result<Digest, StorageError> {
         let state = self.shared.state();
-        let digest = state.database.digest()?;
+        let digest = state.stored().digest()?;
         if digest != state.meta.digest {
             let recorded = state.meta.digest;
             let problem = format!("its rows have digest {digest}, its meta row {recorded}");
             return Err(state.database.damaged(problem));
         }
-        let stored = state.database.resident_tables()?;
-        if !stored.rows().eq(state.tables.rows()) {
+        if !state.stored().agrees_with(&state.tables)? {
             return Err(state
                 .database
                 .damaged("rows in memory differ from rows on disk"));
@@ -103,6 +102,7 @@ impl StateReader {
 
     /// Writes all that is applied to disk, so that the next start applies nothing again.
     pub fn flush(&self) -> Result<(), StorageError> {
+        self.shared.write_pending()?;
         let database = self.shared.state().database.clone();
         database.flush()
     }

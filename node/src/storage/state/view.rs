@@ -1,15 +1,17 @@
-//! The state machine's view of the rows: changes of the present chunk over memory over disk.
+//! The state machine's view of the rows: memory over what waits to be written over the disk.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
+use quorate_statemachine::digest::Digest;
 use quorate_statemachine::{Broken, tables, view};
 
 use super::Rows;
-use super::database::Database;
+use super::database::{Database, KEYS_END};
+use crate::storage::error::StorageError;
 
-/// Rows that are put (`Some`) or removed (`None`) by entries not yet in place.
+/// Rows that are put (`Some`) or removed (`None`) over what lies below.
 pub(super) type Overlay = BTreeMap<Vec<u8>, Option<Bytes>>;
 
 /// The tables that are held in memory.
@@ -37,23 +39,23 @@ impl Tables {
         self.table(key)?.get(key)
     }
 
-    /// Puts the changes in place that belong to these tables.
-    pub fn change(&mut self, changes: Overlay) {
-        for (key, value) in changes {
-            let table = tables::tag_of(&key).and_then(|tag| self.by_tag.get_mut(&tag));
-            let Some(table) = table else {
-                continue;
-            };
-            let length = key.len();
-            let old = match value {
-                Some(value) => {
-                    self.bytes += length + value.len();
-                    table.insert(key, value)
+    /// Puts a changed row in place if it belongs to one of these tables.
+    pub fn change(&mut self, key: &[u8], value: Option<&Bytes>) {
+        let table = tables::tag_of(key).and_then(|tag| self.by_tag.get_mut(&tag));
+        let Some(table) = table else {
+            return;
+        };
+        let old = match value {
+            Some(value) => {
+                self.bytes += key.len() + value.len();
+                match table.get_mut(key) {
+                    Some(present) => Some(std::mem::replace(present, value.clone())),
+                    None => table.insert(key.to_vec(), value.clone()),
                 }
-                None => table.remove(&key),
-            };
-            self.bytes -= old.map_or(0, |old| length + old.len());
-        }
+            }
+            None => table.remove(key),
+        };
+        self.bytes -= old.map_or(0, |old| key.len() + old.len());
     }
 
     /// The table that holds all of `from..to`, if one of these does.
@@ -69,17 +71,18 @@ impl Tables {
     pub fn sizes(&self) -> (usize, usize) {
         (self.by_tag.values().map(BTreeMap::len).sum(), self.bytes)
     }
-
-    /// All rows, in key order within a table.
-    pub fn rows(&self) -> impl Iterator<Item = (&Vec<u8>, &Bytes)> {
-        self.by_tag.values().flatten()
-    }
 }
 
 /// What `apply` and queries read.
 pub(super) struct View<'a> {
-    pub overlay: Option<&'a Overlay>,
     pub tables: &'a Tables,
+    pub stored: Stored<'a>,
+}
+
+/// All rows that are in place: on disk, or on their way there.
+pub(super) struct Stored<'a> {
+    /// Newest first.
+    pub layers: [&'a Overlay; 2],
     pub database: &'a Database,
 }
 
@@ -87,15 +90,9 @@ type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 impl view::View for View<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Broken> {
-        if let Some(changed) = self.overlay.and_then(|overlay| overlay.get(key)) {
-            return Ok(changed.clone());
-        }
         match self.tables.table(key) {
             Some(table) => Ok(table.get(key).cloned()),
-            None => self
-                .database
-                .get(key)
-                .map_err(|error| Broken(error.to_string())),
+            None => self.stored.get(key).map_err(broken),
         }
     }
 
@@ -103,17 +100,6 @@ impl view::View for View<'_> {
         if from >= to {
             return Ok(());
         }
-        match self.overlay {
-            Some(overlay) if !overlay.is_empty() => self.scan_merged(overlay, from, to, visit),
-            _ => self.scan_in_place(from, to, visit),
-        }
-    }
-}
-
-impl View<'_> {
-    /// Rows that are in place: from memory if one table there has them all, else from disk, which
-    /// has every row.
-    fn scan_in_place(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), Broken> {
         if let Some(table) = self.tables.table_of_range(from, to) {
             for (key, value) in table.range::<[u8], _>(range(from, to)) {
                 if visit(key, value).is_break() {
@@ -122,41 +108,103 @@ impl View<'_> {
             }
             return Ok(());
         }
-        self.database
-            .scan(from, to, &mut |key, value| visit(key, value).is_continue())
-            .map_err(|error| Broken(error.to_string()))
+        self.stored.scan(from, to, visit).map_err(broken)
+    }
+}
+
+impl Stored<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        for layer in self.layers {
+            if let Some(changed) = layer.get(key) {
+                return Ok(changed.clone());
+            }
+        }
+        self.database.get(key)
     }
 
-    fn scan_merged(
-        &self,
-        overlay: &Overlay,
-        from: &[u8],
-        to: &[u8],
-        visit: Visit<'_>,
-    ) -> Result<(), Broken> {
-        let mut changed = overlay.range::<[u8], _>(range(from, to)).peekable();
-        let mut flow = ControlFlow::Continue(());
-        self.scan_in_place(from, to, &mut |key, value| {
-            while let Some((own, new)) = changed.next_if(|(own, _)| own.as_slice() < key) {
-                flow = visit_changed(own, new.as_ref(), visit);
-                if flow.is_break() {
-                    return flow;
-                }
-            }
-            flow = match changed.next_if(|(own, _)| own.as_slice() == key) {
-                Some((own, new)) => visit_changed(own, new.as_ref(), visit),
-                None => visit(key, value),
-            };
-            flow
-        })?;
-        for (own, new) in changed {
-            if flow.is_break() {
-                break;
-            }
-            flow = visit_changed(own, new.as_ref(), visit);
-        }
-        Ok(())
+    /// Rows of `from..to` in ascending order, until `visit` breaks.
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StorageError> {
+        let [newer, older] = self.layers;
+        merge(newer, from, to, visit, |visit| {
+            merge(older, from, to, visit, |visit| {
+                let mut go_on = |key: &[u8], value: &[u8]| visit(key, value).is_continue();
+                self.database.scan(from, to, &mut go_on)
+            })
+        })
     }
+
+    /// The digest of all rows but the meta row, from the rows themselves.
+    pub fn digest(&self) -> Result<Digest, StorageError> {
+        let mut digest = Digest::default();
+        let meta = tables::meta_key();
+        self.scan(&[], &KEYS_END, &mut |key, value| {
+            if key != meta.bytes() {
+                digest.replace(key, None, Some(value));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(digest)
+    }
+
+    /// Whether `tables` have exactly the rows that are stored.
+    pub fn agrees_with(&self, tables: &Tables) -> Result<bool, StorageError> {
+        let mut agrees = true;
+        for (tag, rows) in &tables.by_tag {
+            let mut rows = rows.iter();
+            let [high, low] = tables::NAMESPACE.to_be_bytes();
+            self.scan(
+                &[high, low, *tag],
+                &[high, low, *tag + 1],
+                &mut |key, value| {
+                    agrees &= rows
+                        .next()
+                        .is_some_and(|row| row.0 == key && row.1 == value);
+                    ControlFlow::Continue(())
+                },
+            )?;
+            agrees &= rows.next().is_none();
+        }
+        Ok(agrees)
+    }
+}
+
+fn broken(error: StorageError) -> Broken {
+    Broken(error.to_string())
+}
+
+/// Rows of `overlay` and of what `scan_below` scans, in ascending order; the overlay's win.
+fn merge<E>(
+    overlay: &Overlay,
+    from: &[u8],
+    to: &[u8],
+    visit: Visit<'_>,
+    scan_below: impl FnOnce(Visit<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut changed = overlay.range::<[u8], _>(range(from, to)).peekable();
+    if changed.peek().is_none() {
+        return scan_below(visit);
+    }
+    let mut flow = ControlFlow::Continue(());
+    scan_below(&mut |key, value| {
+        while let Some((own, new)) = changed.next_if(|(own, _)| own.as_slice() < key) {
+            flow = visit_changed(own, new.as_ref(), visit);
+            if flow.is_break() {
+                return flow;
+            }
+        }
+        flow = match changed.next_if(|(own, _)| own.as_slice() == key) {
+            Some((own, new)) => visit_changed(own, new.as_ref(), visit),
+            None => visit(key, value),
+        };
+        flow
+    })?;
+    for (own, new) in changed {
+        if flow.is_break() {
+            break;
+        }
+        flow = visit_changed(own, new.as_ref(), visit);
+    }
+    Ok(())
 }
 
 fn visit_changed(key: &[u8], new: Option<&Bytes>, visit: Visit<'_>) -> ControlFlow<()> {

@@ -1,0 +1,140 @@
+//! Writes changed rows to RocksDB behind those who change them.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::view::Overlay;
+use crate::storage::error::StorageError;
+
+/// What an entry of the overlay costs beside its bytes.
+const OVERHEAD_BYTES: usize = 64;
+
+/// Rows that are not yet in the database.
+#[derive(Default)]
+pub(super) struct Pending {
+    newer: Overlay,
+    bytes: usize,
+    /// On their way into the database.
+    writing: Arc<Overlay>,
+}
+
+impl Pending {
+    /// Takes in a row that has changed.
+    pub fn add(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+        let key_bytes = key.len() + OVERHEAD_BYTES;
+        self.bytes += value.as_ref().map_or(0, Bytes::len);
+        match self.newer.insert(key, value) {
+            Some(old) => self.bytes -= old.map_or(0, |old| old.len()),
+            None => self.bytes += key_bytes,
+        }
+    }
+
+    /// Bytes that wait, without those under way.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What covers the database, newest first.
+    pub fn layers(&self) -> [&Overlay; 2] {
+        [&self.newer, &self.writing]
+    }
+
+    fn begin(&mut self) -> Arc<Overlay> {
+        debug_assert!(self.writing.is_empty(), "one write at a time");
+        self.bytes = 0;
+        self.writing = Arc::new(std::mem::take(&mut self.newer));
+        Arc::clone(&self.writing)
+    }
+
+    fn finish(&mut self, written: &Arc<Overlay>) {
+        // A snapshot may have taken the place of the state meanwhile.
+        if Arc::ptr_eq(&self.writing, written) {
+            self.writing = Arc::default();
+        }
+    }
+}
+
+/// The thread that writes, as others see it. It ends when this is dropped.
+pub(super) struct Behind {
+    wake: SyncSender<()>,
+    /// Held by whoever writes.
+    turn: Mutex<()>,
+    /// Why nothing can be written any more.
+    failure: OnceLock<String>,
+}
+
+impl Behind {
+    pub fn new() -> (Self, Receiver<()>) {
+        let (wake, woken) = mpsc::sync_channel(1);
+        let behind = Self {
+            wake,
+            turn: Mutex::new(()),
+            failure: OnceLock::new(),
+        };
+        (behind, woken)
+    }
+
+    /// Asks the thread to write what waits.
+    pub fn wake(&self) {
+        // Full: it was asked already. Closed: it has failed, which `check` tells.
+        let _ = self.wake.try_send(());
+    }
+
+    /// An error once a write has failed: what is on disk then is unknown, so the node must stop.
+    pub fn check(&self) -> io::Result<()> {
+        match self.failure.get() {
+            None => Ok(()),
+            Some(problem) => Err(StorageError::Stopped(problem.clone()).into()),
+        }
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(shared: &Arc<Shared>, woken: Receiver<()>) -> io::Result<()> {
+    let shared = Arc::downgrade(shared);
+    let run = move || {
+        while let Ok(()) = woken.recv() {
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            if shared.write_pending().is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("quorate-state".to_owned())
+        .spawn(run)
+        .map(drop)
+}
+
+impl Shared {
+    /// Writes all rows that wait, with the applied log id and the membership of the same moment, in
+    /// one batch.
+    pub(super) fn write_pending(&self) -> Result<(), StorageError> {
+        let behind = &self.behind;
+        let _turn = behind.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = behind.failure.get() {
+            return Err(StorageError::Stopped(problem.clone()));
+        }
+        let (database, rows, applied, membership) = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let rows = state.pending.begin();
+            let membership = state.membership.clone();
+            (state.database.clone(), rows, state.applied, membership)
+        };
+        let written = database.write(&rows, applied.as_ref(), &membership);
+        if let Err(error) = &written {
+            behind.failure.get_or_init(|| error.to_string());
+            return written;
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.pending.finish(&rows);
+        Ok(())
+    }
+}
