@@ -77,12 +77,13 @@ struct Nodes {
 impl Nodes {
     fn start(layouts: Vec<Layout>, stop: &watch::Sender<bool>) -> Result<Self, Failure> {
         let command = std::env::current_exe()?;
+        let threads = threads_each(layouts.len());
         let mut nodes = Self {
             running: Vec::new(),
             processes: JoinSet::new(),
         };
         for layout in layouts {
-            let (running, process) = node::start(&command, layout)?;
+            let (running, process) = node::start(&command, layout, threads)?;
             nodes.processes.spawn(process.run(stop.subscribe()));
             nodes.running.push(running);
         }
@@ -117,6 +118,12 @@ impl Nodes {
     async fn stopped(&mut self) {
         while self.processes.join_next().await.is_some() {}
     }
+}
+
+/// The nodes share this machine's cores: more threads than cores only switch.
+fn threads_each(nodes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.div_ceil(nodes.max(1))
 }
 
 /// Waits until all nodes are voters of one cluster and a write went through.

@@ -16,6 +16,9 @@ use crate::exit::{Exit, Failure};
 /// How long a node may take to stop; `serve` bounds itself below this.
 const STOP_MAX: Duration = Duration::from_secs(20);
 
+/// What tokio reads for the number of its worker threads.
+const THREADS: &str = "TOKIO_WORKER_THREADS";
+
 /// How much of a log is shown when its node has ended.
 const LOG_TAIL_BYTES: u64 = 2_000;
 
@@ -149,9 +152,17 @@ pub struct Process {
 }
 
 /// Starts a node. It stops when we end, however we end: it holds the other end of a pipe from us.
-pub fn start(command: &Path, layout: Layout) -> Result<(Running, Process), Failure> {
+///
+/// It runs with `threads` worker threads, unless the environment says how many.
+pub fn start(
+    command: &Path,
+    layout: Layout,
+    threads: usize,
+) -> Result<(Running, Process), Failure> {
     let log = open_log(&layout.log)?;
+    let threads = std::env::var(THREADS).unwrap_or_else(|_| threads.to_string());
     let mut child = Command::new(command)
+        .env(THREADS, threads)
         .args(["serve", "--exit-with-parent", "--config"])
         .arg(&layout.config)
         .stdin(Stdio::piped())

@@ -8,8 +8,9 @@ use super::chain_anchor;
 use super::verify::Verified;
 use crate::raft::{Entry, LogId, Proposal, Vote};
 
-/// What an entry costs in memory beside its bytes.
-const OVERHEAD_BYTES: usize = 96;
+/// What an entry costs in memory beside its bytes: its place here, and what its bytes are counted
+/// with.
+const OVERHEAD_BYTES: usize = size_of::<Cached>() + 64;
 
 struct Cached {
     entry: Entry,

@@ -74,8 +74,8 @@ pub struct LogOptions {
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            cache_bytes: 64 << 20,
-            write_buffer_bytes: 64 << 20,
+            cache_bytes: 16 << 20,
+            write_buffer_bytes: 32 << 20,
         }
     }
 }

@@ -80,8 +80,8 @@ pub struct StateOptions {
 impl Default for StateOptions {
     fn default() -> Self {
         Self {
-            block_cache_bytes: 64 << 20,
-            write_buffer_bytes: 64 << 20,
+            block_cache_bytes: 32 << 20,
+            write_buffer_bytes: 32 << 20,
         }
     }
 }
