@@ -277,8 +277,7 @@ mod tests {
             step: 1,
             refusal: Box::new(not_found(named())),
         };
-        let process = "p".to_owned();
-        let problem = "p".to_owned();
+        let (process, problem) = ("p".to_owned(), "p".to_owned());
         vec![
             (Refusal::Invalid(invalid), 2, "invalid_argument"),
             (not_found(named()), 3, "not_found"),

@@ -5,8 +5,8 @@
 //! passes, and never jumps: an operator who sets a clock an hour forward ends no lease early.
 //!
 //! Time without a leader or without a quorum does not count against a lease. A leader counts on for
-//! as long as its lease lasts after the last word of a quorum, then time stands still; once a quorum
-//! is back, what was counted on credit is waited out first.
+//! as long as its lease lasts after the last word of a quorum, then time stands still; once a
+//! quorum is back, what was counted on credit is waited out first.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -98,9 +98,9 @@ impl Default for ListenSection {
 }
 
 impl Default for RaftSection {
-    /// A follower waits for the leader's lease (the longest election wait) and then for its own wait:
-    /// with 250 to 500 ms a new leader is there 0.75 to 1 s after the old one died. Heartbeats every
-    /// 100 ms leave room for two lost ones.
+    /// A follower waits for the leader's lease (the longest election wait) and then for its own
+    /// wait: with 250 to 500 ms a new leader is there 0.75 to 1 s after the old one died.
+    /// Heartbeats every 100 ms leave room for two lost ones.
     fn default() -> Self {
         Self {
             heartbeat_ms: 100,

@@ -152,14 +152,23 @@ impl Core {
         let leader = leader_of(&self.raft);
         let (leader_id, leader_client_addr) =
             leader.map_or((0, String::new()), |(id, member)| (id, member.client_addr));
+        let (term, member_client_addrs) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let members = metrics.membership_config.membership().nodes();
+            let addrs = members.map(|(_, member)| member.client_addr.clone());
+            let known = addrs.filter(|addr| !addr.is_empty()).collect();
+            (metrics.current_term, known)
+        };
         v1::Hello {
             cluster_id: self.identity.cluster_id.clone(),
             node_id: self.identity.node_id,
-            term: self.raft.metrics().borrow_watched().current_term,
+            term,
             applied_index: *self.hub.applied().borrow(),
             leader_id,
             leader_client_addr,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            member_client_addrs,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Who belongs to the cluster: add, promote, remove, hand over.
 //!
-//! A new node comes in as a learner, catches up, and is promoted; it never counts for a quorum before
-//! that. What would leave the cluster without a quorum of nodes that answer is refused, with the
-//! counts. Every change is planned first ([`Plan`]), so that a dry run shows what the change would do.
+//! A new node comes in as a learner, catches up, and is promoted; it never counts for a quorum
+//! before that. What would leave the cluster without a quorum of nodes that answer is refused, with
+//! the counts. Every change is planned first ([`Plan`]), so that a dry run shows what the change
+//! would do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

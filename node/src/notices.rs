@@ -1,8 +1,8 @@
 //! Hands the notices of applied entries to those who watch.
 //!
 //! A watch registers first and says at which index; whoever reads the state at or after that index
-//! and then follows the notices misses nothing. Buffers are bounded: a watcher that does not keep up
-//! is told from where to go on ([`WatchEvent::Lagged`]) and dropped.
+//! and then follows the notices misses nothing. Buffers are bounded: a watcher that does not keep
+//! up is told from where to go on ([`WatchEvent::Lagged`]) and dropped.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -109,8 +109,8 @@ impl Hub {
         self.publish(applied, Vec::new());
     }
 
-    /// Registers a watch, replaying from `from_index` on if that is not 0 and still there. The first
-    /// event is `Registered`; the last is `Lagged`, unless the node stops before.
+    /// Registers a watch, replaying from `from_index` on if that is not 0 and still there. The
+    /// first event is `Registered`; the last is `Lagged`, unless the node stops before.
     pub fn watch(&self, what: WatchWhat, from_index: u64) -> mpsc::Receiver<WatchEvent> {
         let (tx, rx) = mpsc::channel(WATCH_BUFFER);
         let mut inner = self.lock();

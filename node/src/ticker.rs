@@ -1,7 +1,7 @@
 //! Lets time pass when nobody writes.
 //!
-//! Expiry is the effect of an entry. While something is due, the leader proposes a `Tick`, again and
-//! again until nothing is: each ends a bounded number of rows, so that writers get their turn.
+//! Expiry is the effect of an entry. While something is due, the leader proposes a `Tick`, again
+//! and again until nothing is: each ends a bounded number of rows, so that writers get their turn.
 
 use std::sync::Arc;
 use std::time::Duration;

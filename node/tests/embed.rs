@@ -127,11 +127,7 @@ async fn add(founder: &Node, node: &Node) -> Result<v1::MemberChange> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_node_grows_to_three_while_a_client_writes() -> Result {
-    let dirs = [
-        tempfile::tempdir()?,
-        tempfile::tempdir()?,
-        tempfile::tempdir()?,
-    ];
+    let dirs: [_; 3] = std::array::from_fn(|_| tempfile::tempdir().expect("a directory"));
     let founder = Node::builder()
         .data_dir(dirs[0].path())
         .name("n1")

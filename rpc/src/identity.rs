@@ -1,7 +1,7 @@
 //! Who speaks to whom: metadata on every call between nodes, and optionally on calls of clients.
 //!
-//! A receiver that is not the addressed node of the addressed cluster refuses before it looks at the
-//! message: an address that was given to another machine must not let two clusters mix.
+//! A receiver that is not the addressed node of the addressed cluster refuses before it looks at
+//! the message: an address that was given to another machine must not let two clusters mix.
 
 use tonic::metadata::{MetadataMap, MetadataValue};
 

@@ -6,8 +6,8 @@
 //! | [`v1::cluster_server::Cluster`] | operators: status and membership |
 //! | [`v1::peer_server::Peer`] | the nodes of one cluster, nobody else |
 //!
-//! [`NodeError`] is what a node says when it cannot just now; [`status`] maps it and refusals to the
-//! wire and to `tonic::Status`, in both directions.
+//! [`NodeError`] is what a node says when it cannot just now; [`status`] maps it and refusals to
+//! the wire and to `tonic::Status`, in both directions.
 
 #[allow(missing_docs, clippy::pedantic)]
 pub mod v1 {

@@ -264,8 +264,8 @@ impl From<NodeError> for Status {
 }
 
 impl From<Status> for NodeError {
-    /// A status without our details comes from the transport: whether the request arrived is unknown
-    /// unless the code says that it did not.
+    /// A status without our details comes from the transport: whether the request arrived is
+    /// unknown unless the code says that it did not.
     fn from(status: Status) -> Self {
         let details: Result<v1::NodeError, _> = prost::Message::decode(status.details());
         if let (false, Ok(wire)) = (status.details().is_empty(), details) {

@@ -40,8 +40,8 @@ pub struct Applied {
     pub changes: Changes,
 }
 
-/// Applies one entry. An error means that the state or the log is damaged, or was written by a newer
-/// build: the node must stop.
+/// Applies one entry. An error means that the state or the log is damaged, or was written by a
+/// newer build: the node must stop.
 pub fn apply(view: &dyn View, entry: Entry<'_>) -> Result<Applied, Broken> {
     let mut meta = read(view, &meta_key())?.unwrap_or_default();
     check_order(&meta, &entry)?;

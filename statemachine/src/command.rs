@@ -61,7 +61,9 @@ macro_rules! operations {
             }
 
             pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
-                match self { $(Self::$operation(operation) => $crate::codec::put(out, operation),)* }
+                match self {
+                    $(Self::$operation(operation) => $crate::codec::put(out, operation),)*
+                }
             }
 
             pub(crate) fn decode_body(
@@ -75,7 +77,9 @@ macro_rules! operations {
             }
 
             pub(crate) fn validate(&self) -> Result<(), $crate::refusal::InvalidArgument> {
-                match self { $(Self::$operation(operation) => $crate::Validate::validate(operation),)* }
+                match self {
+                    $(Self::$operation(operation) => $crate::Validate::validate(operation),)*
+                }
             }
         }
 

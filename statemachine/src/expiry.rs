@@ -1,9 +1,9 @@
 //! The bounded sweep: before each command, what is due ends, in deadline order.
 //!
-//! Expiry is the effect of an entry, never of a timer, so it happens at the same place of the log on
-//! every node. A due entry may be early (its subject was renewed since); then it is filed again at
-//! the true deadline. Each entry handled counts, so that the work per log entry is bounded; what is
-//! left waits for the next entry or `Tick`. No rule depends on the sweep having come by: a lease
+//! Expiry is the effect of an entry, never of a timer, so it happens at the same place of the log
+//! on every node. A due entry may be early (its subject was renewed since); then it is filed again
+//! at the true deadline. Each entry handled counts, so that the work per log entry is bounded; what
+//! is left waits for the next entry or `Tick`. No rule depends on the sweep having come by: a lease
 //! whose time is over is over, swept or not.
 
 use std::ops::ControlFlow;

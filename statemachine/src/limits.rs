@@ -27,7 +27,8 @@ pub const TTL_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// Longest delay of a queue item: 30 days. In milliseconds.
 pub const DELAY_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 
-/// Steps in one composite command. Item ids keep 10 bits for the step, see [`crate::queue::ItemId`].
+/// Steps in one composite command. Item ids keep 10 bits for the step, see
+/// [`crate::queue::ItemId`].
 pub const COMPOSITE_STEPS_MAX: usize = 1 << 10;
 
 /// Preconditions on one command.

@@ -1,8 +1,8 @@
 //! Every deterministic "no".
 //!
-//! A refusal is a replicated answer: all nodes reach it from the same state, and it changed nothing.
-//! What a node cannot do just now is not in here (`NodeError` of the rpc crate), and contention is
-//! not a refusal but a reply (`Busy`).
+//! A refusal is a replicated answer: all nodes reach it from the same state, and it changed
+//! nothing. What a node cannot do just now is not in here (`NodeError` of the rpc crate), and
+//! contention is not a refusal but a reply (`Busy`).
 
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
@@ -253,7 +253,8 @@ impl Refusal {
     }
 }
 
-/// The state itself is wrong, or cannot be read: not an answer, the node must stop with these facts.
+/// The state itself is wrong, or cannot be read: not an answer, the node must stop with these
+/// facts.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("broken invariant: {0}")]
 pub struct Broken(pub String);

@@ -316,7 +316,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// With `QUORATE_TESTS_KEEP` set the directories of a scenario that failed stay, to be looked at.
+    /// With `QUORATE_TESTS_KEEP` set the directories of a scenario that failed stay, to be looked
+    /// at.
     fn keep_if_asked(&mut self) {
         if std::env::var_os("QUORATE_TESTS_KEEP").is_some() {
             // What is on disk is what was there when the scenario failed: no farewell changes it.

@@ -89,6 +89,27 @@ async fn a_leader_back_from_a_pause_serves_no_old_state() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_told_of_the_paused_node_alone_finds_the_others() -> Result<()> {
+    scenario(Options::new(NODE, 3), async |cluster| {
+        let old = cluster.leader().await?;
+        let client = Client::connect([cluster.nodes[old].client_addr()])?;
+        // The half of it, which is what a node that never answers may use, is longer than the test.
+        let register = client.with_timeout(2 * PATIENCE).process("register")?;
+        register.register("").await?;
+        cluster.nodes[old].pause().await?;
+        let event_type = Name::parse("event_type", "written")?;
+        let writing = register.append(&event_type, None, "while it is paused");
+        let written = tokio::time::timeout(PATIENCE, writing);
+        let written = written.await.context("it waits for the paused node")??;
+        ensure!(written.sequence == 1, "{written:?}");
+        cluster.nodes[old].resume()?;
+        cluster.caught_up(old).await?;
+        cluster.digests_agree().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_is_renewed_outlives_the_pause_of_its_leader() -> Result<()> {
     scenario(Options::new(NODE, 3), async |cluster| {
         let client = cluster.client()?;

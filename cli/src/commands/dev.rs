@@ -90,8 +90,8 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// Forms the cluster, says so, and reports what ends. Ends when all nodes have ended, or when one
-    /// does before the cluster was ready.
+    /// Forms the cluster, says so, and reports what ends. Ends when all nodes have ended, or when
+    /// one does before the cluster was ready.
     async fn keep(&mut self, dir: &Path, printer: &mut Printer) -> Result<(), Failure> {
         let shown = tokio::select! {
             shown = ready(&self.running) => shown?,

@@ -17,8 +17,8 @@ use crate::args::serve::Serve;
 use crate::exit::{Exit, Failure};
 use layers::{Flag, layered};
 
-/// How long a clean stop may take before the process ends anyway. A node needs about 3 s for each of:
-/// handing over, answering what is under way, closing.
+/// How long a clean stop may take before the process ends anyway. A node needs about 3 s for each
+/// of: handing over, answering what is under way, closing.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// What is logged if `QUORATE_LOG` does not say.

@@ -1,6 +1,7 @@
 //! One connection to one node: a stream of commands, a stream of queries, and watches.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::stream::{BoxStream, unfold};
@@ -55,6 +56,10 @@ pub(super) struct Connection {
     pub(super) queries: Lane<Queries>,
     client: Client,
     standing: Arc<Standing>,
+    /// The term in which the node said hello.
+    term: AtomicU64,
+    /// Held by the call that looks whether the node is still the one to ask.
+    pub(super) looking: tokio::sync::Mutex<()>,
     closed: CancellationToken,
     _close: DropGuard,
 }
@@ -86,6 +91,8 @@ impl Connection {
             queries,
             client,
             standing,
+            term: AtomicU64::new(0),
+            looking: tokio::sync::Mutex::new(()),
             _close: closed.clone().drop_guard(),
             closed,
         };
@@ -109,6 +116,7 @@ impl Connection {
         let hello = first.and_then(|first| T::open(first).0);
         let hello = hello.ok_or_else(|| not_sent("the node did not say hello"))?;
         self.standing.hear(&self.address, &hello)?;
+        self.term.fetch_max(hello.term, Ordering::AcqRel);
         let (standing, address) = (self.standing.clone(), self.address.clone());
         let ended = self.closed.clone().cancelled_owned();
         let receiving = async move {
@@ -131,6 +139,16 @@ impl Connection {
         self.closed.is_cancelled()
     }
 
+    /// The term in which the node was heard last.
+    pub(super) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    /// Ends it: whoever waits for an answer is told that there will be none.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
     /// Asks the node once more how it stands, mostly for who leads.
     pub(super) async fn ask_again(&self) {
         let nothing = futures::stream::empty::<v1::ExecuteBatch>();
@@ -140,10 +158,12 @@ impl Connection {
         if let Ok(Some(v1::ExecuteReplies {
             hello: Some(hello), ..
         })) = replies.into_inner().message().await
-            && let Err(error) = self.standing.hear(&self.address, &hello)
         {
-            tracing::warn!(address = self.address, %error, "a node changed its cluster");
-            self.closed.cancel();
+            self.term.fetch_max(hello.term, Ordering::AcqRel);
+            if let Err(error) = self.standing.hear(&self.address, &hello) {
+                tracing::warn!(address = self.address, %error, "a node changed its cluster");
+                self.close();
+            }
         }
     }
 

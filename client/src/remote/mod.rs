@@ -27,7 +27,11 @@ mod lane;
 mod pool;
 mod standing;
 
+use connection::Connection;
 use pool::Pool;
+
+/// How long a node may be silent before others are asked who leads.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// Which nodes are asked to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,7 +138,8 @@ impl Remote {
             timeout_ms: left_ms(options.deadline),
             allow_zero_ttl: options.allow_zero_ttl,
         };
-        let reply = connection.commands.call(request, options.deadline).await;
+        let call = connection.commands.call(request, options.deadline);
+        let reply = self.watched(&connection, call).await;
         let executed = reply.and_then(executed);
         match &executed {
             Ok(executed) => self.pool.standing.saw(executed.index),
@@ -157,13 +162,30 @@ impl Remote {
             timeout_ms: left_ms(options.deadline),
             min_index: options.min_index,
         };
-        let reply = connection.queries.call(request, options.deadline).await;
+        let call = connection.queries.call(request, options.deadline);
+        let reply = self.watched(&connection, call).await;
         let answered = reply.and_then(answered);
         match &answered {
             Ok(answered) => self.pool.standing.saw(answered.index),
             Err(error) => self.pool.learn(&connection, error),
         }
         answered
+    }
+
+    /// Waits for an answer. While there is none, looks whether another node leads by now.
+    async fn watched<T>(&self, connection: &Connection, call: impl Future<Output = T>) -> T {
+        tokio::pin!(call);
+        loop {
+            match tokio::time::timeout(SILENCE, &mut call).await {
+                Ok(answer) => return answer,
+                Err(_) => {
+                    tokio::select! {
+                        answer = &mut call => return answer,
+                        () = self.pool.look_past(connection) => {}
+                    }
+                }
+            }
+        }
     }
 
     async fn watch_once(

@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// While no leader is known, one connected node is asked for it this often.
 const ASK_PAUSE: Duration = Duration::from_millis(500);
 
-/// Addresses learned from hints, at most: they come from the cluster and are few.
+/// Addresses learned from the cluster, at most: they are few.
 const LEARNED_MAX: usize = 64;
 
 /// Connections by address.
@@ -94,7 +94,8 @@ impl Pool {
         }
     }
 
-    /// The endpoint at the cursor, or the first after it that can be reached.
+    /// The endpoint at the cursor, or the first after it that can be reached; else a member that
+    /// the endpoints have told of.
     pub(super) async fn any(&self, deadline: Instant) -> Result<Arc<Connection>, NodeError> {
         let mut last = not_sent("there is no endpoint");
         for _ in 0..self.endpoints.len() {
@@ -108,12 +109,49 @@ impl Pool {
                 }
             }
         }
+        for address in self.learned() {
+            if let Ok(connection) = self.connection(&address, deadline).await {
+                return Ok(connection);
+            }
+        }
         Err(last)
     }
 
     fn endpoint(&self) -> &str {
         let cursor = self.cursor.load(Ordering::Relaxed);
         &self.endpoints[cursor % self.endpoints.len()]
+    }
+
+    /// Members beside the endpoints.
+    fn learned(&self) -> Vec<String> {
+        let mut learned = self.standing.members();
+        learned.retain(|member| !self.endpoints.contains(member));
+        learned.truncate(LEARNED_MAX);
+        learned
+    }
+
+    /// A node has not answered for a while: asks the others, and closes the connection to it when
+    /// another one leads by now. It may be paused or cut off; then it will not say so itself.
+    pub(super) async fn look_past(&self, silent: &Connection) {
+        let Ok(_looking) = silent.looking.try_lock() else {
+            return;
+        };
+        let others = self.endpoints.iter().cloned().chain(self.learned());
+        for address in others.filter(|address| *address != silent.address) {
+            let deadline = Instant::now() + self.connect_timeout;
+            let Ok(other) = self.connection(&address, deadline).await else {
+                continue;
+            };
+            // Not in time: the next one is asked.
+            let _ = timeout_at(deadline, other.ask_again()).await;
+            if self.standing.has_moved_on(&silent.address, silent.term()) {
+                tracing::info!(
+                    address = silent.address,
+                    "another node leads, left the silent one"
+                );
+                return silent.close();
+            }
+        }
     }
 
     /// Moves the cursor on if it is at `address`: many callers who fail together move it once.

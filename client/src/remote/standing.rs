@@ -18,6 +18,8 @@ struct Facts {
     /// Of the newest word on who leads: an older one does not replace it.
     term: u64,
     leader: Option<String>,
+    /// Where members are, as the last node that was heard says.
+    members: Vec<String>,
 }
 
 impl Standing {
@@ -51,6 +53,9 @@ impl Standing {
             facts.term = hello.term;
             facts.leader = Some(hello.leader_client_addr.clone());
         }
+        if hello.term >= facts.term {
+            facts.members.clone_from(&hello.member_client_addrs);
+        }
         self.saw(hello.applied_index);
         Ok(())
     }
@@ -71,6 +76,21 @@ impl Standing {
 
     pub(super) fn leader(&self) -> Option<String> {
         self.facts().leader.clone()
+    }
+
+    /// The members that nodes have told of.
+    pub(super) fn members(&self) -> Vec<String> {
+        self.facts().members.clone()
+    }
+
+    /// Whether another node than `address` leads in a term after `term`.
+    pub(super) fn has_moved_on(&self, address: &str, term: u64) -> bool {
+        let facts = self.facts();
+        facts.term > term
+            && facts
+                .leader
+                .as_deref()
+                .is_some_and(|leader| leader != address)
     }
 
     /// A node that is not the leader said who is.
@@ -114,6 +134,19 @@ mod tests {
             .expect("same cluster");
         assert_eq!(standing.leader().as_deref(), Some("b:1"));
         assert_eq!(standing.seen(), 30);
+    }
+
+    #[test]
+    fn a_node_is_passed_by_when_another_leads_in_a_later_term() {
+        let standing = Standing::default();
+        let heard = |hello| standing.hear("b:1", &hello).expect("same cluster");
+        heard(hello("c", 3, "a:1"));
+        assert!(!standing.has_moved_on("a:1", 3), "it leads");
+        heard(hello("c", 4, ""));
+        assert!(!standing.has_moved_on("a:1", 3), "nobody else does yet");
+        heard(hello("c", 4, "b:1"));
+        assert!(standing.has_moved_on("a:1", 3));
+        assert!(!standing.has_moved_on("b:1", 4));
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Service {
             leader_id: 1,
             leader_client_addr: self.knobs.leader.lock().expect("no panic").clone(),
             version: "test".to_owned(),
+            ..v1::Hello::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! What became of a key's grants: bounded, kept for a while after the last one ended.
 //!
-//! Each ended grant has a row of its own, and the key has a small row that names them: whatever ends
-//! a grant reads and writes the small one, however long the stories of the others are.
+//! Each ended grant has a row of its own, and the key has a small row that names them: whatever
+//! ends a grant reads and writes the small one, however long the stories of the others are.
 
 use std::collections::VecDeque;
 

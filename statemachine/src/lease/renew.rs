@@ -15,9 +15,9 @@ use crate::transaction::Transaction;
 
 /// Starts the TTL anew, from the entry's instant.
 ///
-/// Promises that the grant lives `ttl_ms` from now. Refuses with `Expired` or `Fenced` when the grant
-/// is over or the tokens are another grant's. A retry renews again, which only moves the deadline
-/// out. Nobody is woken.
+/// Promises that the grant lives `ttl_ms` from now. Refuses with `Expired` or `Fenced` when the
+/// grant is over or the tokens are another grant's. A retry renews again, which only moves the
+/// deadline out. Nobody is woken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew {
     /// The key.
@@ -103,8 +103,8 @@ impl RenewMany {
     }
 }
 
-/// Moves the deadline. Out: the due entry stays where it is, the sweep files it again. In: the entry
-/// must move, since it may never be later than the deadline.
+/// Moves the deadline. Out: the due entry stays where it is, the sweep files it again. In: the
+/// entry must move, since it may never be later than the deadline.
 pub(super) fn extend(
     tx: &mut Transaction<'_>,
     ctx: &Context,

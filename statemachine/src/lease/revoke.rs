@@ -15,10 +15,10 @@ use crate::transaction::Transaction;
 
 /// Ends whatever grant of `key` is live, whoever holds it.
 ///
-/// Promises that the grant in the answer is over; its holder learns it at its next renewal or write.
-/// Refuses with `NotFound` when nobody holds the key, and with `Conflict` when `only` names another
-/// grant than the live one. A retry finds nothing to revoke, or with `only` a `Conflict`; give the
-/// command a request id to repeat it safely. Watchers of the key get `LeaseEnded`.
+/// Promises that the grant in the answer is over; its holder learns it at its next renewal or
+/// write. Refuses with `NotFound` when nobody holds the key, and with `Conflict` when `only` names
+/// another grant than the live one. A retry finds nothing to revoke, or with `only` a `Conflict`;
+/// give the command a request id to repeat it safely. Watchers of the key get `LeaseEnded`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoke {
     /// The key.

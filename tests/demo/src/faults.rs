@@ -17,7 +17,8 @@ use crate::report::announce;
 /// Every step of a fault is over long before.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
-/// Kills the leader, waits until another leads and the work goes on, and starts the killed one again.
+/// Kills the leader, waits until another leads and the work goes on, and starts the killed one
+/// again.
 pub async fn kill_leader(cluster: &Mutex<Cluster>, board: &Board, after: usize) -> Result<()> {
     let progress = board
         .until(
@@ -53,8 +54,8 @@ pub async fn kill_leader(cluster: &Mutex<Cluster>, board: &Board, after: usize) 
     Ok(())
 }
 
-/// Stops a worker that holds a claim and is about to write, lets it go on when its claim is over, and
-/// waits until its late write was refused.
+/// Stops a worker that holds a claim and is about to write, lets it go on when its claim is over,
+/// and waits until its late write was refused.
 pub async fn pause_worker(
     worker: &mut Worker,
     at: usize,

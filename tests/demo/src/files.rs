@@ -82,7 +82,8 @@ impl Tree {
     }
 }
 
-/// A path is its item's dedupe key, which must be text without control characters, 512 bytes at most.
+/// A path is its item's dedupe key, which must be text without control characters, 512 bytes at
+/// most.
 fn as_name(path: &Path) -> Option<String> {
     let name = Name::parse("dedupe_key", path.to_str()?).ok()?;
     Some(name.into())
@@ -104,8 +105,8 @@ impl From<&Metadata> for Found {
     }
 }
 
-/// The digests of `paths` by `sha256sum`, which shares no code with the workers. What it cannot read
-/// is missing.
+/// The digests of `paths` by `sha256sum`, which shares no code with the workers. What it cannot
+/// read is missing.
 pub async fn sha256sum(paths: &[&String]) -> Result<BTreeMap<String, String>> {
     let mut digests = BTreeMap::new();
     for some in paths.chunks(PATHS_PER_COMMAND) {

@@ -1,5 +1,5 @@
-//! `make demo`: three nodes hash a directory tree with eight workers, while the leader is killed, one
-//! worker is paused past its claim and another is killed. At the end every file must have been
+//! `make demo`: three nodes hash a directory tree with eight workers, while the leader is killed,
+//! one worker is paused past its claim and another is killed. At the end every file must have been
 //! settled exactly once, with the digest that another program computes.
 
 mod check;

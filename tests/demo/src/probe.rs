@@ -15,8 +15,8 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Pause between two looks at the leader.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Writes a little all the time: without it, workers that wait for an item would look like a cluster
-/// that takes no writes. Ends only with an error.
+/// Writes a little all the time: without it, workers that wait for an item would look like a
+/// cluster that takes no writes. Ends only with an error.
 pub async fn write(client: Client, process: Name, board: Board) -> Result<(), ClientError> {
     let record: ProcessClient = client.process(process.as_str())?;
     record.register("writes a little all the time").await?;

@@ -1,5 +1,5 @@
-//! A worker: claims an item, hashes its file, and settles it together with its event, in one command
-//! that is refused once the claim is over.
+//! A worker: claims an item, hashes its file, and settles it together with its event, in one
+//! command that is refused once the claim is over.
 
 use std::io::{BufRead, Read};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A node's configuration in layers: defaults, file, environment, flags; each value knows its origin.
+//! A node's configuration in layers: defaults, file, environment, flags; each value knows its
+//! origin.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};

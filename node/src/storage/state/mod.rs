@@ -13,9 +13,10 @@
 //!
 //! # How rows get to RocksDB
 //!
-//! Changed rows wait in memory until they are [`PENDING_BYTES`], then one thread ([`behind`]) writes
-//! them in one batch while entries go on. A row that changed ten times meanwhile is written once. As
-//! nothing is synced before a checkpoint anyway, a crash loses nothing more than without the wait.
+//! Changed rows wait in memory until they are [`PENDING_BYTES`], then one thread ([`behind`])
+//! writes them in one batch while entries go on. A row that changed ten times meanwhile is written
+//! once. As nothing is synced before a checkpoint anyway, a crash loses nothing more than without
+//! the wait.
 //!
 //! # Who reads what
 //!
@@ -228,7 +229,7 @@ impl StateStore {
 impl Drop for StateStore {
     fn drop(&mut self) {
         if let Err(error) = self.shared.write_pending() {
-            tracing::warn!(%error, "the newest rows were not written; the next start replays the log");
+            tracing::warn!(%error, "the newest rows were not written; the log has them");
         }
     }
 }
