@@ -173,8 +173,8 @@ fn dispatch(
 ) -> Result<Response, Failure> {
     match action {
         Action::Lease(command) => lease::apply(tx, meta, ctx, command).map(Response::Lease),
-        Action::Queue(command) => queue::apply(tx, ctx, command).map(Response::Queue),
-        Action::Process(command) => process::apply(tx, ctx, command).map(Response::Process),
+        Action::Queue(command) => queue::apply(tx, meta, ctx, command).map(Response::Queue),
+        Action::Process(command) => process::apply(tx, meta, ctx, command).map(Response::Process),
         Action::Cluster(command) => cluster::apply(meta, command).map(Response::Cluster),
         Action::Composite(_) => Err(Broken("a composite inside a composite".to_owned()).into()),
     }

@@ -55,7 +55,7 @@ fn end_one(
         DueKind::QueueClaim => queue::expire_claim_due(tx, ctx, &subject.name, subject.item()?),
         DueKind::QueueDelay => queue::release_delayed_due(tx, ctx, &subject.name, subject.item()?),
         DueKind::QueueDedupe => queue::forget_dedupe_due(tx, ctx, &subject.name, subject.key()?),
-        DueKind::QueueIdle => queue::forget_idle_due(tx, ctx, &subject.name),
+        DueKind::QueueIdle => queue::forget_idle_due(tx, meta, ctx, &subject.name),
     }
 }
 

@@ -44,6 +44,18 @@ pub const CLAIM_ITEMS_MAX: u32 = 256;
 /// always returns at least one. Keeps a reply far below [`REPLY_BYTES_MAX`].
 pub const CLAIM_BYTES_MAX: usize = 2 << 20;
 
+/// Leases that are live or not yet swept: each costs a node about 1 KB of memory.
+pub const LEASES_MAX: u64 = 10_000_000;
+
+/// Queues: each costs a node about 200 bytes of memory. One that was empty for an hour is forgotten.
+pub const QUEUES_MAX: u64 = 100_000;
+
+/// Process records, ended ones included.
+pub const PROCESSES_MAX: u64 = 10_000_000;
+
+/// Events of one process.
+pub const PROCESS_EVENTS_MAX: u64 = 10_000_000;
+
 /// Items waiting, delayed, claimed or dead in one queue.
 pub const QUEUE_ITEMS_MAX: u64 = 10_000_000;
 

@@ -227,6 +227,22 @@ fn fenced_words(presented: u64, current: Option<u64>) -> String {
 }
 
 impl Refusal {
+    /// Refuses one more of `what` when there are as many as there may be.
+    pub(crate) fn check_room(
+        what: impl FnOnce() -> String,
+        actual: u64,
+        limit: u64,
+    ) -> Result<(), Self> {
+        if actual < limit {
+            return Ok(());
+        }
+        Err(Self::Exhausted {
+            what: what(),
+            limit,
+            actual,
+        })
+    }
+
     /// The stable word for scripts, as in the CLI's error JSON.
     #[must_use]
     pub fn code(&self) -> &'static str {

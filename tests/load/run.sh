@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures Quorate and etcd side by side on this machine and writes docs/PERFORMANCE.md: make bench.
 #
-#   SECONDS_PER_POINT=3 ROUNDS=3 CLIENTS="1 16 64 256" TESTS="lock renew append queue read"
+#   SECONDS_PER_POINT=3 ROUNDS=3 CLIENTS="1 16 64 256" TESTS="lock renew renew-spread append queue read"
 #   SCALE=1         also memory, restart and claims with up to LEASES="1000 100000 1000000" leases
 #   DOCUMENT=…      the document whose tables are written; empty for stdout only
 #   QUORATE=…       a program that was built already, instead of a release build of this tree
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 seconds=${SECONDS_PER_POINT:-3}
 rounds=${ROUNDS:-3}
 clients=${CLIENTS:-1 16 64 256}
-tests=${TESTS:-lock renew append queue read}
+tests=${TESTS:-lock renew renew-spread append queue read}
 leases=${LEASES:-1000 100000 1000000}
 document=${DOCUMENT-docs/PERFORMANCE.md}
 target=${CARGO_TARGET_DIR:-$PWD/target}

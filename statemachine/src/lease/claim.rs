@@ -7,7 +7,7 @@ use super::history::{EndReason, end};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::{LeaseToken, Name, Owner};
-use crate::limits::{LIVENESS_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::limits::{LEASES_MAX, LIVENESS_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use crate::notice::Notice;
 use crate::refusal::{Broken, Failure, InvalidArgument, Refusal, Subject};
 use crate::tables::{DueKind, MetaRow, due_key, history_key, lease_key};
@@ -16,7 +16,8 @@ use crate::transaction::Transaction;
 /// Takes `key` for `ttl_ms`.
 ///
 /// Promises that no other grant of the key is live, and a fencing token above all before it.
-/// Refuses arguments out of bounds, and a `lease_token` whose grant is over already. A retry with
+/// Refuses arguments out of bounds, a `lease_token` whose grant is over already, and with `Exhausted`
+/// when there are too many leases. A retry with
 /// the same owner and `lease_token` gets the same grant while it lives. Contention is an answer:
 /// [`Claimed::Busy`]. Watchers of the key get `LeaseGranted`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +128,7 @@ impl Claim {
                     .to_owned(),
             ));
         }
+        Refusal::check_room(|| "leases".to_owned(), meta.leases, LEASES_MAX)?;
         let lease = self.new_lease(ctx, history.epoch + 1);
         grant(tx, meta, &lease)?;
         Ok(lease)

@@ -6,7 +6,7 @@ use super::{Event, Process, not_found};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::Name;
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::limits::{PAYLOAD_BYTES_MAX, PROCESS_EVENTS_MAX};
 use crate::notice::Notice;
 use crate::refusal::{Broken, Failure, InvalidArgument, Refusal, Subject};
 use crate::tables::{event_key, event_unique_key, process_key};
@@ -17,7 +17,7 @@ use crate::transaction::Transaction;
 /// Promises the next sequence number without a gap, and that an event with the same `key` is
 /// stored once. Refuses with `NotFound` for an unknown process, with `Ended` when the process has
 /// ended (unless the key was appended before), and with `Conflict` when `key` was used with another
-/// type or payload. A retry with `key` gets the first answer with `duplicate` set; without `key`,
+/// type or payload, and with `Exhausted` at the limit of events. A retry with `key` gets the first answer with `duplicate` set; without `key`,
 /// give the command a request id. Watchers get `EventAppended`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Append {
@@ -65,6 +65,8 @@ impl Append {
         if process.state.is_ended() {
             return Err(process.ended());
         }
+        let events = || format!("events of process {}", self.id);
+        Refusal::check_room(events, process.last_sequence, PROCESS_EVENTS_MAX)?;
         let sequence = self.write(tx, ctx, process)?;
         Ok(Appended {
             sequence,

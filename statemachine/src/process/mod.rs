@@ -10,6 +10,7 @@ use crate::command::operations;
 use crate::context::Context;
 use crate::id::Name;
 use crate::refusal::{Failure, Refusal, Subject};
+use crate::tables::MetaRow;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
@@ -115,11 +116,12 @@ operations! {
 
 pub(crate) fn apply(
     tx: &mut Transaction<'_>,
+    meta: &mut MetaRow,
     ctx: &Context,
     command: &Command,
 ) -> Result<Response, Failure> {
     match command {
-        Command::Register(register) => register.apply(tx, ctx).map(Response::Register),
+        Command::Register(register) => register.apply(tx, meta, ctx).map(Response::Register),
         Command::Append(append) => append.apply(tx, ctx).map(Response::Append),
         Command::Complete(complete) => complete.apply(tx, ctx).map(Response::Complete),
     }

@@ -6,16 +6,16 @@ use super::{Process, ProcessState};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::Name;
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::limits::{PAYLOAD_BYTES_MAX, PROCESSES_MAX};
 use crate::notice::Notice;
 use crate::refusal::{Failure, InvalidArgument, Refusal, Subject};
-use crate::tables::{process_key, process_state_key};
+use crate::tables::{MetaRow, process_key, process_state_key};
 use crate::transaction::Transaction;
 
 /// Makes the record `id`, running, with no events.
 ///
 /// Promises that there is a record with this definition when it answers. Refuses with `Conflict`
-/// when the id has another definition. A retry, like any second registration with the same
+/// when the id has another definition, with `Exhausted` when there are too many. A retry, like any second registration with the same
 /// definition, gets the record as it is now. Watchers get `ProcessChanged`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
@@ -44,11 +44,14 @@ impl Register {
     pub(super) fn apply(
         &self,
         tx: &mut Transaction<'_>,
+        meta: &mut MetaRow,
         ctx: &Context,
     ) -> Result<Registered, Failure> {
         if let Some(process) = tx.get(&process_key(&self.id))? {
             return self.again(process);
         }
+        Refusal::check_room(|| "processes".to_owned(), meta.processes, PROCESSES_MAX)?;
+        meta.processes += 1;
         let process = Process {
             id: self.id.clone(),
             state: ProcessState::Running,

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::id::Name;
 use crate::limits::QUEUE_IDLE_RETENTION_MS;
 use crate::refusal::Broken;
-use crate::tables::{DueKind, dedupe_key, due_key, item_key, queue_key};
+use crate::tables::{DueKind, MetaRow, dedupe_key, due_key, item_key, queue_key};
 use crate::transaction::Transaction;
 
 /// Subject of an item's due entries.
@@ -100,6 +100,7 @@ pub(crate) fn forget_dedupe_due(
 /// retention.
 pub(crate) fn forget_idle_due(
     tx: &mut Transaction<'_>,
+    meta: &mut MetaRow,
     ctx: &Context,
     queue: &Name,
 ) -> Result<(), Broken> {
@@ -110,6 +111,8 @@ pub(crate) fn forget_idle_due(
     let empty = row.items() == 0 && row.dedupe_keys == 0;
     let from = if empty { row.changed_at } else { ctx.now };
     if ctx.now.since(from) >= QUEUE_IDLE_RETENTION_MS {
+        assert!(meta.queues > 0, "a queue is counted when it is made");
+        meta.queues -= 1;
         return tx.delete(&row_key);
     }
     file_idle(tx, &row, from)

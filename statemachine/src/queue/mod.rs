@@ -28,6 +28,7 @@ use crate::context::Context;
 use crate::fencing::FencingToken;
 use crate::id::{Name, Owner};
 use crate::refusal::Failure;
+use crate::tables::MetaRow;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
@@ -259,11 +260,12 @@ operations! {
 
 pub(crate) fn apply(
     tx: &mut Transaction<'_>,
+    meta: &mut MetaRow,
     ctx: &Context,
     command: &Command,
 ) -> Result<Response, Failure> {
     match command {
-        Command::Push(push) => push.apply(tx, ctx).map(Response::Push),
+        Command::Push(push) => push.apply(tx, meta, ctx).map(Response::Push),
         Command::Claim(claim) => claim.apply(tx, ctx).map(Response::Claim),
         Command::Renew(renew) => renew.apply(tx, ctx).map(Response::Renew),
         Command::Settle(settle) => settle.apply(tx, ctx).map(Response::Settle),

@@ -6,16 +6,18 @@ use super::{Item, ItemId, ItemState, Queue, due, row};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::Name;
-use crate::limits::{COMPOSITE_STEPS_MAX, DEDUPE_KEYS_MAX, PAYLOAD_BYTES_MAX, QUEUE_ITEMS_MAX};
+use crate::limits::{
+    COMPOSITE_STEPS_MAX, DEDUPE_KEYS_MAX, PAYLOAD_BYTES_MAX, QUEUE_ITEMS_MAX, QUEUES_MAX,
+};
 use crate::refusal::{Broken, Failure, InvalidArgument, Refusal};
-use crate::tables::{DedupeRow, dedupe_key, item_key, payload_key, queue_key};
+use crate::tables::{DedupeRow, MetaRow, dedupe_key, item_key, payload_key, queue_key};
 use crate::transaction::Transaction;
 
 /// Puts an item into `queue`, making the queue if need be.
 ///
 /// Promises that an item with the same `dedupe_key` is in the queue once, and that the key is
 /// remembered for [`crate::limits::DEDUPE_RETENTION_MS`] after the item has left it. Refuses with
-/// `Exhausted` when the queue has no room for the item or its key. A retry with `dedupe_key` gets
+/// `Exhausted` when the queue has no room for the item or its key, or there are too many queues. A retry with `dedupe_key` gets
 /// the first item's id with `duplicate` set; without one, give the command a request id. Those who
 /// wait for the queue get `QueueReady` when it had nothing ready before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +53,12 @@ impl Validate for Push {
 }
 
 impl Push {
-    pub(super) fn apply(&self, tx: &mut Transaction<'_>, ctx: &Context) -> Result<Pushed, Failure> {
+    pub(super) fn apply(
+        &self,
+        tx: &mut Transaction<'_>,
+        meta: &mut MetaRow,
+        ctx: &Context,
+    ) -> Result<Pushed, Failure> {
         if let Some(known) = self.known_item(tx)? {
             return Ok(Pushed {
                 item_id: known,
@@ -60,7 +67,7 @@ impl Push {
         }
         let mut queue = match tx.get(&queue_key(&self.queue))? {
             Some(queue) => queue,
-            None => self.new_queue(tx, ctx)?,
+            None => self.new_queue(tx, meta, ctx)?,
         };
         self.require_room(&queue)?;
         let item = self.new_item(ctx);
@@ -82,7 +89,14 @@ impl Push {
     }
 
     /// The row itself is written at the end, with the item counted.
-    fn new_queue(&self, tx: &mut Transaction<'_>, ctx: &Context) -> Result<Queue, Broken> {
+    fn new_queue(
+        &self,
+        tx: &mut Transaction<'_>,
+        meta: &mut MetaRow,
+        ctx: &Context,
+    ) -> Result<Queue, Failure> {
+        Refusal::check_room(|| "queues".to_owned(), meta.queues, QUEUES_MAX)?;
+        meta.queues += 1;
         let queue = Queue {
             name: self.queue.clone(),
             created_at: ctx.now,
@@ -99,20 +113,11 @@ impl Push {
     }
 
     fn require_room(&self, queue: &Queue) -> Result<(), Refusal> {
-        let items = queue.items();
-        if items >= QUEUE_ITEMS_MAX {
-            return Err(Refusal::Exhausted {
-                what: format!("items in queue {}", self.queue),
-                limit: QUEUE_ITEMS_MAX,
-                actual: items,
-            });
-        }
-        if self.dedupe_key.is_some() && queue.dedupe_keys >= DEDUPE_KEYS_MAX {
-            return Err(Refusal::Exhausted {
-                what: format!("dedupe keys remembered by queue {}", self.queue),
-                limit: DEDUPE_KEYS_MAX,
-                actual: queue.dedupe_keys,
-            });
+        let items = || format!("items in queue {}", self.queue);
+        Refusal::check_room(items, queue.items(), QUEUE_ITEMS_MAX)?;
+        if self.dedupe_key.is_some() {
+            let keys = || format!("dedupe keys remembered by queue {}", self.queue);
+            Refusal::check_room(keys, queue.dedupe_keys, DEDUPE_KEYS_MAX)?;
         }
         Ok(())
     }

@@ -36,6 +36,10 @@ pub struct MetaRow {
     pub request_bytes: u64,
     /// Live or not yet swept leases.
     pub leases: u64,
+    /// Queues that have a row.
+    pub queues: u64,
+    /// Process records.
+    pub processes: u64,
 }
 
 impl Table for Meta {

@@ -148,6 +148,8 @@ fn meta_row() -> MetaRow {
         requests: 2,
         request_bytes: 99,
         leases: 6,
+        queues: 3,
+        processes: 4,
     }
 }
 

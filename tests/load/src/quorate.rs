@@ -20,8 +20,8 @@ const START_MAX: Duration = Duration::from_secs(300);
 const BASE_PORT: u16 = 27_400;
 /// `quorate bench` prepares and warms up for this long before it measures.
 const WARM_UP: Duration = Duration::from_millis(1_200);
-/// As many as etcd's clients get.
-const CONNECTIONS: u32 = 12;
+/// More make a cluster no faster: what waits on a connection goes out in one message.
+const CONNECTIONS: u32 = 4;
 
 /// A running cluster. Its nodes end with this process, however it ends: `quorate dev` stops when
 /// its stdin does.
@@ -141,7 +141,7 @@ impl Cluster {
     fn bench(&self, test: Test, clients: u32, seconds: u32) -> Command {
         let mut bench = Command::new(&self.program);
         bench
-            .args(["bench", test.as_str(), "--output", "json"])
+            .args(["bench", test.verb(), "--output", "json"])
             .args(["--endpoints", &self.endpoints.join(",")])
             .args([
                 "--clients",

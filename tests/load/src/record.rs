@@ -104,6 +104,9 @@ pub enum System {
 pub enum Test {
     Lock,
     Renew,
+    /// As [`Self::Renew`], but etcd's clients ask all members, as they do unless told otherwise. A
+    /// client of ours finds the leader by itself.
+    RenewSpread,
     Append,
     Queue,
     Read,
@@ -111,19 +114,29 @@ pub enum Test {
 
 impl Test {
     /// In the order of the table.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Lock,
         Self::Renew,
+        Self::RenewSpread,
         Self::Append,
         Self::Queue,
         Self::Read,
     ];
 
     /// As `quorate bench` calls it.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::RenewSpread => "renew",
+            other => other.as_str(),
+        }
+    }
+
+    /// As the table calls it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Lock => "lock",
             Self::Renew => "renew",
+            Self::RenewSpread => "renew, etcd spread",
             Self::Append => "append",
             Self::Queue => "queue",
             Self::Read => "read",
@@ -134,7 +147,7 @@ impl Test {
     pub fn commands(self) -> u32 {
         match self {
             Self::Lock => 2,
-            Self::Renew | Self::Append => 1,
+            Self::Renew | Self::RenewSpread | Self::Append => 1,
             Self::Queue => 3,
             Self::Read => 0,
         }

@@ -4,12 +4,14 @@ use crate::record::{System, Test};
 use crate::summary::Summary;
 
 /// At least so many times etcd's rate.
-const RATES: [(Test, u32, f64); 5] = [
+const RATES: [(Test, u32, f64); 7] = [
     (Test::Lock, 1, 1.0),
     (Test::Lock, 64, 6.0),
     (Test::Lock, 256, 6.0),
     (Test::Renew, 64, 5.0),
     (Test::Renew, 256, 5.0),
+    (Test::RenewSpread, 64, 5.0),
+    (Test::RenewSpread, 256, 5.0),
 ];
 /// Lock cycles whose p99 must be no worse than etcd's.
 const LATENCIES: [u32; 2] = [64, 256];

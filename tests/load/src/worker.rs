@@ -41,8 +41,13 @@ pub struct Worker {
 
 /// Makes the workers and what they need to begin. `run` differs between runs.
 pub async fn prepare(cluster: &Cluster, test: Test, count: u32, run: &str) -> Result<Vec<Worker>> {
-    let leader = cluster.leader().await?;
-    let connections = (0..CONNECTIONS.min(count)).map(|_| connect(&leader));
+    let leader = [cluster.leader().await?];
+    let asked = match test {
+        Test::RenewSpread => &cluster.endpoints[..],
+        _ => &leader,
+    };
+    let connections = asked.iter().cycle().take(CONNECTIONS.min(count) as usize);
+    let connections = connections.map(|endpoint| connect(endpoint));
     let connections = try_join_all(connections).await?;
     let queue = Arc::new((format!("queue/{run}"), AtomicU64::new(0)));
     let workers = (0..count).zip(connections.iter().cycle());
@@ -75,7 +80,7 @@ impl Worker {
     ) -> Result<Self> {
         let lease = client.lease_grant(LEASE_TTL_SECONDS, None).await?.id();
         let keep_alive = match test {
-            Test::Renew => Some(client.lease_keep_alive(lease).await?),
+            Test::Renew | Test::RenewSpread => Some(client.lease_keep_alive(lease).await?),
             _ => None,
         };
         if test == Test::Read {
@@ -97,7 +102,7 @@ impl Worker {
         self.turn += 1;
         match self.test {
             Test::Lock => self.lock().await,
-            Test::Renew => self.renew().await,
+            Test::Renew | Test::RenewSpread => self.renew().await,
             Test::Append => self.append().await,
             Test::Queue => self.job().await,
             Test::Read => self.read().await,

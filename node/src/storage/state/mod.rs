@@ -82,7 +82,7 @@ impl Default for StateOptions {
     fn default() -> Self {
         Self {
             block_cache_bytes: 32 << 20,
-            write_buffer_bytes: 32 << 20,
+            write_buffer_bytes: 16 << 20,
         }
     }
 }
