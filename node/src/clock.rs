@@ -65,7 +65,7 @@ pub struct ClusterClock<S = System> {
 impl ClusterClock {
     /// Cluster time now, if the node of `raft` leads and has applied entries up to `applied`.
     ///
-    /// Must be called often while it leads, every [`crate::ticker::TICK`]: time without a quorum is
+    /// Must be called often while it leads, every 20 ms: time without a quorum is
     /// seen by those who look.
     pub fn of_leader(&self, raft: &Raft, applied: Timestamp) -> Timestamp {
         let (term, confirmed) = {
