@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use quorate_client::{Client, Consistency};
 use quorate_rpc::NodeError;
-use quorate_statemachine::lease::{Claim, SameOwner};
+use quorate_statemachine::lease::{Claim, Claimed, SameOwner};
 use quorate_statemachine::{Command, LeaseToken, Name, Owner};
 use quorate_tests::cluster::{Cluster, Options, scenario};
 use quorate_tests::raw::{self, Said};
@@ -110,6 +110,41 @@ async fn one_of_three_says_that_it_cannot_and_takes_nothing() -> Result<()> {
             during.is_none(),
             "it was refused and done all the same: {during:?}"
         );
+        cluster.digests_agree().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_without_a_quorum_does_not_count_against_a_lease() -> Result<()> {
+    const TTL: Duration = Duration::from_secs(4);
+    scenario(Options::new(NODE, 3), async |cluster| {
+        let client = cluster.client()?.with_timeout(PATIENCE);
+        let held = client.lease("held").owner("holder").ttl(TTL).claim()?;
+        let before = Instant::now();
+        let Claimed::Granted(lease) = client.execute(held).await? else {
+            bail!("nobody else wants it");
+        };
+        let leader = cluster.leader().await?;
+        let others: Vec<usize> = cluster.running().filter(|node| *node != leader).collect();
+        for node in &others {
+            cluster.nodes[*node].kill()?;
+        }
+        // Each of these waits for a quorum until its deadline, or is refused for want of one.
+        while before.elapsed() < TTL + TTL / 4 {
+            if let Said::Reply(reply) = send(cluster, leader, "during", 250).await? {
+                bail!("without a quorum it said {reply:?}");
+            }
+        }
+        cluster.start_all()?;
+        let other = client.lease("held").owner("another").ttl(TTL).claim()?;
+        match client.execute(other).await? {
+            Claimed::Busy(holder) => ensure!(
+                holder.fencing_token == lease.fencing_token,
+                "another grant: {holder:?}"
+            ),
+            Claimed::Granted(_) => bail!("{lease:?} ended early"),
+        }
         cluster.digests_agree().await
     })
     .await
