@@ -47,7 +47,8 @@ pub const CLAIM_BYTES_MAX: usize = 2 << 20;
 /// Leases that are live or not yet swept: each costs a node about 1 KB of memory.
 pub const LEASES_MAX: u64 = 10_000_000;
 
-/// Queues: each costs a node about 200 bytes of memory. One that was empty for an hour is forgotten.
+/// Queues: each costs a node about 200 bytes of memory. One that was empty for an hour is
+/// forgotten.
 pub const QUEUES_MAX: u64 = 100_000;
 
 /// Process records, ended ones included.

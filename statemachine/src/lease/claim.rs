@@ -16,8 +16,8 @@ use crate::transaction::Transaction;
 /// Takes `key` for `ttl_ms`.
 ///
 /// Promises that no other grant of the key is live, and a fencing token above all before it.
-/// Refuses arguments out of bounds, a `lease_token` whose grant is over already, and with `Exhausted`
-/// when there are too many leases. A retry with
+/// Refuses arguments out of bounds, a `lease_token` whose grant is over already, and with
+/// `Exhausted` when there are too many leases. A retry with
 /// the same owner and `lease_token` gets the same grant while it lives. Contention is an answer:
 /// [`Claimed::Busy`]. Watchers of the key get `LeaseGranted`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,8 +17,9 @@ use crate::transaction::Transaction;
 /// Promises the next sequence number without a gap, and that an event with the same `key` is
 /// stored once. Refuses with `NotFound` for an unknown process, with `Ended` when the process has
 /// ended (unless the key was appended before), and with `Conflict` when `key` was used with another
-/// type or payload, and with `Exhausted` at the limit of events. A retry with `key` gets the first answer with `duplicate` set; without `key`,
-/// give the command a request id. Watchers get `EventAppended`.
+/// type or payload, and with `Exhausted` at the limit of events. A retry with `key` gets the first
+/// answer with `duplicate` set; without `key`, give the command a request id. Watchers get
+/// `EventAppended`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Append {
     /// The process.

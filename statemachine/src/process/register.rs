@@ -15,8 +15,9 @@ use crate::transaction::Transaction;
 /// Makes the record `id`, running, with no events.
 ///
 /// Promises that there is a record with this definition when it answers. Refuses with `Conflict`
-/// when the id has another definition, with `Exhausted` when there are too many. A retry, like any second registration with the same
-/// definition, gets the record as it is now. Watchers get `ProcessChanged`.
+/// when the id has another definition, with `Exhausted` when there are too many. A retry, like any
+/// second registration with the same definition, gets the record as it is now. Watchers get
+/// `ProcessChanged`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     /// The process.

@@ -17,9 +17,10 @@ use crate::transaction::Transaction;
 ///
 /// Promises that an item with the same `dedupe_key` is in the queue once, and that the key is
 /// remembered for [`crate::limits::DEDUPE_RETENTION_MS`] after the item has left it. Refuses with
-/// `Exhausted` when the queue has no room for the item or its key, or there are too many queues. A retry with `dedupe_key` gets
-/// the first item's id with `duplicate` set; without one, give the command a request id. Those who
-/// wait for the queue get `QueueReady` when it had nothing ready before.
+/// `Exhausted` when the queue has no room for the item or its key, or there are too many queues. A
+/// retry with `dedupe_key` gets the first item's id with `duplicate` set; without one, give the
+/// command a request id. Those who wait for the queue get `QueueReady` when it had nothing ready
+/// before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
     /// The queue.
