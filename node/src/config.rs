@@ -44,10 +44,14 @@ pub struct ListenSection {
     pub client: String,
     /// Address for the other nodes; empty for none (a node that stays alone).
     pub peer: String,
+    /// Address for probes (HTTP: `/livez`, `/readyz`, `/version`); empty for none.
+    pub http: String,
     /// Where clients reach it, if that is not where it listens.
     pub advertise_client: String,
     /// Where other nodes reach it, if that is not where it listens.
     pub advertise_peer: String,
+    /// Where probes reach it, if that is not where it listens.
+    pub advertise_http: String,
 }
 
 /// Timing of Raft. All in milliseconds.
@@ -91,8 +95,10 @@ impl Default for ListenSection {
         Self {
             client: "127.0.0.1:7400".to_owned(),
             peer: "127.0.0.1:7401".to_owned(),
+            http: "127.0.0.1:7402".to_owned(),
             advertise_client: String::new(),
             advertise_peer: String::new(),
+            advertise_http: String::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{InvalidArgument, Name, cluster};
@@ -24,6 +24,9 @@ pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
 
 /// How long a change waits for its node to catch up, for a commit, or for a new leader.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between looks whether another change is done.
+const IN_PROGRESS_PAUSE: Duration = Duration::from_millis(20);
 
 /// A voter that has acknowledged nothing for so long does not count as alive.
 const ALIVE: Duration = Duration::from_secs(3);
@@ -301,14 +304,26 @@ async fn announce(core: &Core, told: v1::Member) -> Result<v1::MemberChange, Nod
     Ok(changed(core, id, words))
 }
 
+/// Waits for a change that is in progress, as members make one when they tell their addresses; only
+/// a removal does not: it was planned against the membership as it was.
 async fn commit(
     core: &Core,
     change: ChangeMembers<u64, Member>,
     retain: bool,
 ) -> Result<(), NodeError> {
-    let change = core.raft().change_membership(change, retain);
-    match tokio::time::timeout(CHANGE_TIMEOUT, change).await {
-        Ok(result) => result.map(drop).map_err(change_error),
+    let changing = async {
+        loop {
+            let changed = core.raft().change_membership(change.clone(), retain).await;
+            match changed {
+                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_),
+                ))) if retain => tokio::time::sleep(IN_PROGRESS_PAUSE).await,
+                changed => return changed.map(drop).map_err(change_error),
+            }
+        }
+    };
+    match tokio::time::timeout(CHANGE_TIMEOUT, changing).await {
+        Ok(result) => result,
         Err(_) => Err(NodeError::DeadlineExceeded {
             message: format!("no quorum confirmed it in {} s", CHANGE_TIMEOUT.as_secs()),
         }),

@@ -93,6 +93,13 @@ impl Builder {
         self
     }
 
+    /// Listens for probes over HTTP on `host:port`.
+    #[must_use]
+    pub fn listen_http(mut self, addr: impl Into<String>) -> Self {
+        self.config.listen.http = addr.into();
+        self
+    }
+
     /// With an empty directory, waits to be added to a cluster instead of founding one.
     #[must_use]
     pub fn join(mut self) -> Self {
@@ -120,6 +127,7 @@ impl Node {
         let mut config = Config::default();
         config.listen.client.clear();
         config.listen.peer.clear();
+        config.listen.http.clear();
         config.node.bootstrap = true;
         Builder { config }
     }
@@ -130,8 +138,8 @@ impl Node {
         let data = DataDir::open(config.node.data_dir.clone())?;
         data.check_name(&config.node.name)?;
         let identity = data.identity().cloned();
-        let (client, peer) = bind(&config).await?;
-        let member = advertised(&config, client.as_ref(), peer.as_ref());
+        let sockets = Sockets::bind(&config).await?;
+        let member = sockets.advertised(&config);
         let shared = Shared::new(config, member, data);
         let node = Self { shared };
         let shared = &node.shared;
@@ -143,7 +151,7 @@ impl Node {
         if let Some(identity) = identity {
             shared.start_core(identity).await?;
         }
-        serve(shared, client, peer);
+        sockets.serve(shared);
         if let Some(core) = shared.running() {
             shared.initialize(&core).await?;
         }
@@ -206,50 +214,72 @@ impl Drop for Node {
     }
 }
 
-async fn bind(config: &Config) -> Result<(Option<Bound>, Option<Bound>), ListenError> {
-    let client = match config.listen.client.as_str() {
-        "" => None,
-        addr => Some(server::bind("clients", addr).await?),
-    };
-    let peer = match config.listen.peer.as_str() {
-        "" => None,
-        addr => Some(server::bind("peers", addr).await?),
-    };
-    Ok((client, peer))
+/// What the node listens on; bound before anything else.
+struct Sockets {
+    client: Option<Bound>,
+    peer: Option<Bound>,
+    http: Option<Bound>,
 }
 
-/// Where others reach this node: what the configuration says, or where it listens.
-fn advertised(config: &Config, client: Option<&Bound>, peer: Option<&Bound>) -> Member {
-    let listen = &config.listen;
-    let addr = |told: &str, bound: Option<&Bound>| match (told, bound) {
-        ("", Some(bound)) => bound.addr().to_string(),
-        (told, _) => told.to_owned(),
-    };
-    Member {
-        name: config.node.name.clone(),
-        peer_addr: addr(&listen.advertise_peer, peer),
-        client_addr: addr(&listen.advertise_client, client),
-        http_addr: String::new(),
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self, ListenError> {
+        let listen = &config.listen;
+        Ok(Self {
+            client: bind("clients", &listen.client).await?,
+            peer: bind("peers", &listen.peer).await?,
+            http: bind("probes", &listen.http).await?,
+        })
+    }
+
+    /// Where others reach this node: what the configuration says, or where it listens.
+    fn advertised(&self, config: &Config) -> Member {
+        let listen = &config.listen;
+        let addr = |told: &str, bound: &Option<Bound>| match (told, bound) {
+            ("", Some(bound)) => bound.addr().to_string(),
+            (told, _) => told.to_owned(),
+        };
+        Member {
+            name: config.node.name.clone(),
+            peer_addr: addr(&listen.advertise_peer, &self.peer),
+            client_addr: addr(&listen.advertise_client, &self.client),
+            http_addr: addr(&listen.advertise_http, &self.http),
+        }
+    }
+
+    fn serve(self, shared: &Arc<Shared>) {
+        let limit = frame::MESSAGE_BYTES_MAX;
+        if let Some(bound) = self.client {
+            let coordination =
+                CoordinationServer::new(CoordinationService::new(Arc::clone(shared)))
+                    .max_decoding_message_size(limit)
+                    .max_encoding_message_size(limit);
+            let cluster = ClusterServer::new(ClusterService::new(Arc::clone(shared)));
+            let router = server::server()
+                .add_service(coordination)
+                .add_service(cluster);
+            run_server(shared, "clients", router, bound);
+        }
+        if let Some(bound) = self.peer {
+            let peers = PeerServer::new(PeerService::new(Arc::clone(shared)))
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(limit);
+            run_server(shared, "peers", server::server().add_service(peers), bound);
+        }
+        if let Some(bound) = self.http {
+            let router = server::http_router(Arc::clone(shared));
+            shared.spawn_until_stop(async move {
+                if let Err(error) = axum::serve(bound.into_listener(), router).await {
+                    tracing::error!(%error, what = "probes", "a server ended");
+                }
+            });
+        }
     }
 }
 
-fn serve(shared: &Arc<Shared>, client: Option<Bound>, peer: Option<Bound>) {
-    let limit = frame::MESSAGE_BYTES_MAX;
-    if let Some(bound) = client {
-        let coordination = CoordinationServer::new(CoordinationService::new(Arc::clone(shared)))
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(limit);
-        let cluster = ClusterServer::new(ClusterService::new(Arc::clone(shared)));
-        let router = server::server()
-            .add_service(coordination)
-            .add_service(cluster);
-        run_server(shared, "clients", router, bound);
-    }
-    if let Some(bound) = peer {
-        let peers = PeerServer::new(PeerService::new(Arc::clone(shared)))
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(limit);
-        run_server(shared, "peers", server::server().add_service(peers), bound);
+async fn bind(what: &'static str, addr: &str) -> Result<Option<Bound>, ListenError> {
+    match addr {
+        "" => Ok(None),
+        addr => server::bind(what, addr).await.map(Some),
     }
 }
 

@@ -325,10 +325,13 @@ impl ReadContext {
     }
 
     /// How long ago this node heard from a leader; none if it never did.
-    async fn since_leader_was_heard(&self) -> Option<Duration> {
+    pub async fn since_leader_was_heard(&self) -> Option<Duration> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.state.is_leader() {
-            return metrics.last_quorum_acked.map(|at| at.elapsed());
+            let membership = metrics.membership_config.membership();
+            let alone = membership.voter_ids().count() == 1;
+            let acked = metrics.last_quorum_acked.map(|at| at.elapsed());
+            return if alone { Some(Duration::ZERO) } else { acked };
         }
         let heard = self
             .raft

@@ -121,6 +121,7 @@ impl Cluster {
         config.node.data_dir = self.dir().join(name);
         config.listen.client = format!("127.0.0.1:{}", free_port());
         config.listen.peer = format!("127.0.0.1:{}", free_port());
+        config.listen.http.clear();
         (self.options.configure)(&mut config);
         config
     }

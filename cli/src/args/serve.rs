@@ -29,6 +29,9 @@ pub struct Serve {
     /// Address for the other nodes
     #[arg(long, value_name = "HOST:PORT")]
     pub listen_peer: Option<String>,
+    /// Address for probes (HTTP)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen_http: Option<String>,
     /// Found a new cluster of this one node if the directory is empty
     #[arg(long)]
     pub bootstrap: bool,

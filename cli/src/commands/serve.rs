@@ -49,6 +49,7 @@ fn flags(serve: &Serve) -> Vec<Flag> {
         ("--name", "node.name", &serve.name),
         ("--listen-client", "listen.client", &serve.listen_client),
         ("--listen-peer", "listen.peer", &serve.listen_peer),
+        ("--listen-http", "listen.http", &serve.listen_http),
     ];
     let given = |(flag, option, text): (_, _, &Option<String>)| {
         let value = Value::String(text.clone()?);

@@ -55,6 +55,11 @@ impl Bound {
         self.addr
     }
 
+    /// The socket itself.
+    pub fn into_listener(self) -> TcpListener {
+        self.listener
+    }
+
     /// The socket as tonic takes connections from it.
     pub fn incoming(self) -> TcpIncoming {
         TcpIncoming::from(self.listener).with_nodelay(Some(true))

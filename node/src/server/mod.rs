@@ -3,6 +3,7 @@
 mod cluster;
 mod coordination;
 mod exchange;
+mod http;
 mod listen;
 
 use quorate_client::Executed;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 pub use cluster::ClusterService;
 pub use cluster::status_of;
 pub use coordination::CoordinationService;
+pub use http::router as http_router;
 pub use listen::{Bound, ListenError, bind, server};
 
 use crate::core::Core;

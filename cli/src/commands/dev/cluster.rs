@@ -121,7 +121,7 @@ fn request(node: &Running) -> AddMemberRequest {
         name: node.layout.name.clone(),
         peer_addr: node.layout.peer.clone(),
         client_addr: node.layout.client.clone(),
-        http_addr: String::new(),
+        http_addr: node.layout.http.clone(),
         promote: true,
         dry_run: false,
     }

@@ -75,6 +75,7 @@ impl Layout {
         let listen = Table::from_iter([
             ("client".to_owned(), text(&self.client)),
             ("peer".to_owned(), text(&self.peer)),
+            ("http".to_owned(), text(&self.http)),
         ]);
         let config = Table::from_iter([
             ("node".to_owned(), Value::Table(node)),

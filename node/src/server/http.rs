@@ -1,0 +1,147 @@
+//! What probes ask over HTTP: does the process live, may it be given work, which build is it.
+//!
+//! On a listener of its own, so that a probe needs no gRPC and no certificate of a client.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use openraft::async_runtime::WatchReceiver;
+
+use crate::node::Health;
+use crate::shared::Shared;
+
+/// Entries that a ready node may be behind what it knows to be in the log.
+const BEHIND_MAX: u64 = 10_000;
+
+/// One question and its answer; an error says what is wrong.
+type Check = (&'static str, Result<(), String>);
+
+/// The routes.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/version", get(version))
+        .with_state(shared)
+}
+
+/// Whether the process does its work, with or without a quorum: what fails here is cured by a
+/// restart or by an operator, never by waiting.
+async fn livez(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
+    answer(&[store(&shared)], query.as_deref())
+}
+
+/// Whether it can be given work: it is a member, knows a leader and has caught up.
+async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
+    let mut checks = vec![store(&shared), member(&shared)];
+    if let Some(core) = shared.running() {
+        let silence_max = 4 * Duration::from_millis(shared.config().raft.election_max_ms);
+        let heard = core.reads.since_leader_was_heard().await;
+        checks.push(("leader", led(heard, silence_max)));
+        let (last, applied) = {
+            let metrics = core.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let applied = metrics.last_applied.map_or(0, |applied| applied.index);
+            (metrics.last_log_index.unwrap_or(0), applied)
+        };
+        checks.push(("applied", caught_up(last.saturating_sub(applied))));
+    }
+    answer(&checks, query.as_deref())
+}
+
+async fn version() -> String {
+    format!("{{\"version\":\"{}\"}}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn store(shared: &Shared) -> Check {
+    let failed = match &*shared.health().borrow() {
+        Health::Failed(facts) => Err(facts.clone()),
+        _ => Ok(()),
+    };
+    ("store", failed)
+}
+
+fn member(shared: &Shared) -> Check {
+    let problem = match &*shared.health().borrow() {
+        Health::Running | Health::Failed(_) => Ok(()),
+        Health::Blank => Err("the node belongs to no cluster yet".to_owned()),
+        Health::Stopping | Health::Stopped => Err("the node is stopping".to_owned()),
+    };
+    ("member", problem)
+}
+
+/// A follower of a dead leader goes on naming it, so what counts is when it was heard.
+fn led(heard: Option<Duration>, max: Duration) -> Result<(), String> {
+    let limit = max.as_millis();
+    match heard {
+        None => Err("no leader was heard yet".to_owned()),
+        Some(silence) if silence > max => Err(format!(
+            "no leader with a quorum was heard for {} ms, limit {limit} ms",
+            silence.as_millis()
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+fn caught_up(behind: u64) -> Result<(), String> {
+    if behind <= BEHIND_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "{behind} entries behind its log, limit {BEHIND_MAX}"
+    ))
+}
+
+type Answer = (StatusCode, String);
+
+/// `ok`, or what is wrong; with `?verbose` a line for each check.
+fn answer(checks: &[Check], query: Option<&str>) -> Answer {
+    let verbose = query.is_some_and(|query| query.split('&').any(|it| it.starts_with("verbose")));
+    let mut text = String::new();
+    for (name, outcome) in checks {
+        // Writing to a String cannot fail.
+        let _ = match outcome {
+            Ok(()) if verbose => writeln!(text, "[+] {name} ok"),
+            Ok(()) => Ok(()),
+            Err(problem) => writeln!(text, "[-] {name}: {problem}"),
+        };
+    }
+    let well = checks.iter().all(|(_, outcome)| outcome.is_ok());
+    match well {
+        true => (StatusCode::OK, text + "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bad_check_is_named_and_verbose_shows_all() {
+        let bad = || ("leader", Err("no leader is known".to_owned()));
+        let checks = [("store", Ok(())), bad()];
+        let (status, text) = answer(&checks, None);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "[-] leader: no leader is known\n");
+        let (_, text) = answer(&checks, Some("verbose"));
+        assert_eq!(text, "[+] store ok\n[-] leader: no leader is known\n");
+        let (status, text) = answer(&checks[..1], Some("a=b&verbose=1"));
+        assert_eq!((status, &*text), (StatusCode::OK, "[+] store ok\nok\n"));
+    }
+
+    #[test]
+    fn a_node_far_behind_says_how_far() {
+        assert_eq!(caught_up(BEHIND_MAX), Ok(()));
+        let problem = caught_up(BEHIND_MAX + 1).expect_err("too far");
+        assert!(
+            problem.contains("10001") && problem.contains("limit 10000"),
+            "{problem}"
+        );
+    }
+}
