@@ -14,7 +14,7 @@ use crate::tables::{Meta, MetaRow, Table, meta_key};
 use crate::time::{Timestamp, clamp};
 use crate::transaction::{Changes, Transaction, read};
 use crate::view::View;
-use crate::{cluster, codec, expiry, lease, process, queue};
+use crate::{cluster, codec, expiry, lease, lock, process, queue};
 
 /// One entry of the log, as far as the state machine is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -54,14 +54,15 @@ pub fn apply(view: &dyn View, entry: Entry<'_>) -> Result<Applied, Broken> {
     })?;
     meta.now = clamp(meta.now, entry.proposed_at);
     meta.last_index = entry.index;
-    let ctx = Context {
+    let mut ctx = Context {
         now: meta.now,
         index: entry.index,
         step: 0,
         fence_base: meta.fence_base,
+        overdue: false,
     };
     let mut tx = Transaction::new(view);
-    sweep(&mut tx, &mut meta, &ctx, &command)?;
+    ctx.overdue = sweep(&mut tx, &mut meta, &ctx, &command)?;
     let reply = execute_once(&mut tx, &mut meta, &ctx, &command)?;
     finish(tx, meta, &command, reply)
 }
@@ -77,16 +78,18 @@ fn check_order(meta: &MetaRow, entry: &Entry<'_>) -> Result<(), Broken> {
     )))
 }
 
+/// True when something that is due may be left.
 fn sweep(
     tx: &mut Transaction<'_>,
     meta: &mut MetaRow,
     ctx: &Context,
     command: &Command,
-) -> Result<(), Broken> {
+) -> Result<bool, Broken> {
     let tick = matches!(command.action, Action::Cluster(cluster::Command::Tick(_)));
     let limit = if tick { TICK_SWEEP_MAX } else { SWEEP_MAX };
-    expiry::sweep(tx, meta, ctx, limit)?;
-    request::evict(tx, meta, ctx.now)
+    let overdue = expiry::sweep(tx, meta, ctx, limit)?;
+    request::evict(tx, meta, ctx.now)?;
+    Ok(overdue)
 }
 
 fn execute_once(
@@ -102,7 +105,7 @@ fn execute_once(
         Known::Answered(reply) => Ok(reply),
         Known::New => {
             let reply = execute(tx, meta, ctx, command)?;
-            request::remember(tx, meta, ctx, id, &reply)?;
+            request::remember(tx, meta, ctx, id.id, &reply)?;
             Ok(reply)
         }
     }
@@ -176,6 +179,7 @@ fn dispatch(
         Action::Queue(command) => queue::apply(tx, meta, ctx, command).map(Response::Queue),
         Action::Process(command) => process::apply(tx, meta, ctx, command).map(Response::Process),
         Action::Cluster(command) => cluster::apply(meta, command).map(Response::Cluster),
+        Action::Lock(command) => lock::apply(tx, meta, ctx, command).map(Response::Lock),
         Action::Composite(_) => Err(Broken("a composite inside a composite".to_owned()).into()),
     }
 }

@@ -12,7 +12,7 @@ use crate::limits::{COMMAND_BYTES_MAX, COMPOSITE_STEPS_MAX, PRECONDITIONS_MAX};
 use crate::nesting::decode_without;
 use crate::refusal::{InvalidArgument, Refusal};
 use crate::request::RequestId;
-use crate::{cluster, lease, process, queue};
+use crate::{cluster, lease, lock, process, queue};
 
 /// A typed operation: what a caller builds, and what it gets back.
 pub trait Operation: Validate + Into<Action> {
@@ -127,6 +127,8 @@ pub enum Action {
     Process(process::Command),
     /// The cluster itself.
     Cluster(cluster::Command),
+    /// Locks.
+    Lock(lock::Command),
     /// Several actions, all or nothing.
     Composite(Vec<Action>),
 }
@@ -145,6 +147,8 @@ pub enum Response {
     /// Of a composite: one response a step.
     #[serde(deserialize_with = "decode_steps")]
     Composite(Vec<Response>),
+    /// Of a lock action.
+    Lock(lock::Response),
 }
 
 /// Index of [`Response::Composite`] in the stored form.
@@ -266,6 +270,7 @@ impl Action {
             Self::Queue(command) => command.name(),
             Self::Process(command) => command.name(),
             Self::Cluster(command) => command.name(),
+            Self::Lock(command) => command.name(),
             Self::Composite(_) => "composite",
         }
     }
@@ -278,6 +283,7 @@ impl Action {
             Self::Queue(command) => command.tag(),
             Self::Process(command) => command.tag(),
             Self::Cluster(command) => command.tag(),
+            Self::Lock(command) => command.tag(),
             Self::Composite(_) => TAG_COMPOSITE,
         }
     }
@@ -288,6 +294,7 @@ impl Action {
             Self::Queue(command) => command.encode_body(out),
             Self::Process(command) => command.encode_body(out),
             Self::Cluster(command) => command.encode_body(out),
+            Self::Lock(command) => command.encode_body(out),
             Self::Composite(steps) => {
                 codec::put(out, &(steps.len() as u64));
                 for step in steps {
@@ -305,6 +312,7 @@ impl Action {
             0x02 => queue::Command::decode_body(tag, body).map(Self::Queue),
             0x03 => process::Command::decode_body(tag, body).map(Self::Process),
             0x04 => cluster::Command::decode_body(tag, body).map(Self::Cluster),
+            0x05 => lock::Command::decode_body(tag, body).map(Self::Lock),
             _ if tag == TAG_COMPOSITE => Self::decode_composite(body),
             _ => Err(BadBytes::Tag(tag)),
         }
@@ -334,6 +342,7 @@ impl Action {
             Self::Queue(command) => command.validate(),
             Self::Process(command) => command.validate(),
             Self::Cluster(command) => command.validate(),
+            Self::Lock(command) => command.validate(),
             Self::Composite(steps) => validate_composite(steps),
         }
     }
@@ -343,19 +352,26 @@ fn validate_composite(steps: &[Action]) -> Result<(), InvalidArgument> {
     let count = steps.len() as u64;
     InvalidArgument::check_count("composite.steps", count, 1, COMPOSITE_STEPS_MAX as u64)?;
     for step in steps {
-        let nested = matches!(
-            step,
-            Action::Composite(_) | Action::Cluster(_) | Action::Lease(lease::Command::RenewMany(_))
-        );
-        if nested {
+        if !may_be_a_step(step) {
             return Err(InvalidArgument::new(
                 "composite.steps",
                 "cannot hold this action",
-                "lease, queue and process actions",
+                "lease, queue and process actions, and the release of a lock",
                 step.name(),
             ));
         }
         step.validate()?;
     }
     Ok(())
+}
+
+/// One entry grants a lock at most once and hands it over at its end, so that a composite may give
+/// locks back and not ask for them.
+fn may_be_a_step(step: &Action) -> bool {
+    match step {
+        Action::Lease(command) => !matches!(command, lease::Command::RenewMany(_)),
+        Action::Queue(_) | Action::Process(_) => true,
+        Action::Lock(command) => matches!(command, lock::Command::Release(_)),
+        Action::Composite(_) | Action::Cluster(_) => false,
+    }
 }

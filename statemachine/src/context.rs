@@ -14,6 +14,8 @@ pub struct Context {
     pub step: u32,
     /// Added to the index to make a fencing token.
     pub fence_base: u64,
+    /// The sweep before the command may have left something that is due.
+    pub overdue: bool,
 }
 
 impl Context {

@@ -6,23 +6,25 @@
 //! is left waits for the next entry or `Tick`. No rule depends on the sweep having come by: a lease
 //! whose time is over is over, swept or not.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use crate::context::Context;
+use crate::id::Name;
 use crate::refusal::Broken;
 use crate::tables::{Due, DueKind, Key, MetaRow, due_key, parse_due_key, read_due_subject};
 use crate::time::Timestamp;
 use crate::transaction::{Transaction, read_range};
 use crate::view::View;
-use crate::{lease, queue};
+use crate::{lease, lock, queue};
 
-/// Ends what is due at `ctx.now`, at most `limit` entries of the due index.
+/// Ends what is due at `ctx.now`, at most `limit` entries of the due index. True when more may be.
 pub(crate) fn sweep(
     tx: &mut Transaction<'_>,
     meta: &mut MetaRow,
     ctx: &Context,
     limit: usize,
-) -> Result<(), Broken> {
+) -> Result<bool, Broken> {
     let mut due = Vec::new();
     let end = Key::<Due>::first().number(ctx.now.0.saturating_add(1));
     tx.scan(&Key::first(), &end, &mut |key, ()| {
@@ -32,13 +34,19 @@ pub(crate) fn sweep(
         }
         ControlFlow::Continue(())
     })?;
-    for key in due {
-        let (at, kind, subject) = parse_due_key(&key)
+    let mut locks = BTreeSet::new();
+    for key in &due {
+        let (at, kind, subject) = parse_due_key(key)
             .ok_or_else(|| Broken(format!("due entry {} has no meaning", key.escape_ascii())))?;
         tx.delete(&due_key(at, kind, subject))?;
-        end_one(tx, meta, ctx, kind, subject)?;
+        end_one(tx, meta, ctx, kind, subject, &mut locks)?;
     }
-    Ok(())
+    let overdue = due.len() == limit;
+    let ctx = Context { overdue, ..*ctx };
+    for lock in locks {
+        lock::hand_over_due(tx, meta, &ctx, &lock)?;
+    }
+    Ok(overdue)
 }
 
 fn end_one(
@@ -47,6 +55,7 @@ fn end_one(
     ctx: &Context,
     kind: DueKind,
     subject: &[u8],
+    locks: &mut BTreeSet<Name>,
 ) -> Result<(), Broken> {
     let subject = read_due_subject(kind, subject)?;
     match kind {
@@ -56,6 +65,16 @@ fn end_one(
         DueKind::QueueDelay => queue::release_delayed_due(tx, ctx, &subject.name, subject.item()?),
         DueKind::QueueDedupe => queue::forget_dedupe_due(tx, ctx, &subject.name, subject.key()?),
         DueKind::QueueIdle => queue::forget_idle_due(tx, meta, ctx, &subject.name),
+        DueKind::LockMember => {
+            if lock::member_due(tx, meta, ctx, &subject.name, subject.acquisition()?)? {
+                locks.insert(subject.name);
+            }
+            Ok(())
+        }
+        DueKind::LockHandOver => {
+            locks.insert(subject.name);
+            Ok(())
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::id::Name;
 use crate::queue::ItemId;
 use crate::refusal::Failure;
 use crate::transaction::Transaction;
-use crate::{lease, queue};
+use crate::{lease, lock, queue};
 
 /// A number that says which of two grants is the later one.
 pub type FencingToken = u64;
@@ -36,6 +36,13 @@ pub enum Precondition {
         /// The token that the caller was granted.
         token: FencingToken,
     },
+    /// Somebody holds the lock `key` under `token`.
+    Lock {
+        /// The lock key.
+        key: Name,
+        /// The token that the caller was granted.
+        token: FencingToken,
+    },
 }
 
 impl Precondition {
@@ -48,6 +55,7 @@ impl Precondition {
                 item_id,
                 token,
             } => queue::require_claim(tx, ctx, queue, *item_id, *token).map(drop),
+            Self::Lock { key, token } => lock::require_hold(tx, ctx, key, *token).map(drop),
         }
     }
 }

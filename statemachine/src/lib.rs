@@ -15,6 +15,7 @@
 //! # The nouns
 //!
 //! - [`lease`]: a right that ends by itself, with a fencing token.
+//! - [`lock`]: the same for one, several or many holders, with a fair queue of those who wait.
 //! - [`queue`]: items that are claimed, worked on and settled.
 //! - [`process`]: a record with a log of events without gaps.
 //! - [`cluster`]: time, digests, node ids.
@@ -37,7 +38,6 @@
 )]
 
 mod apply;
-mod cells;
 pub mod cluster;
 pub mod codec;
 mod command;
@@ -48,6 +48,7 @@ pub mod fencing;
 mod id;
 pub mod lease;
 pub mod limits;
+pub mod lock;
 mod nesting;
 pub mod notice;
 pub mod process;

@@ -47,8 +47,7 @@ pub const CLAIM_BYTES_MAX: usize = 2 << 20;
 /// Leases that are live or not yet swept: each costs a node about 1 KB of memory.
 pub const LEASES_MAX: u64 = 10_000_000;
 
-/// Queues: each costs a node about 200 bytes of memory. One that was empty for an hour is
-/// forgotten.
+/// Queues: each has a row in memory. One that was empty for an hour is forgotten.
 pub const QUEUES_MAX: u64 = 100_000;
 
 /// Process records, ended ones included.
@@ -65,6 +64,43 @@ pub const DEDUPE_KEYS_MAX: u64 = 100_000_000;
 
 /// What a worker may say about a retry or a death. In bytes.
 pub const NOTE_BYTES_MAX: usize = 1 << 10;
+
+/// Holders and waiters of all locks: each costs a node about 1 KB of memory, as a lease does.
+pub const LOCK_MEMBERS_MAX: u64 = 10_000_000;
+
+/// Waiters of one lock: at 5 ms a hold the last of them waits for 50 s.
+pub const LOCK_WAITERS_MAX: u64 = 10_000;
+
+/// Holders of one lock at a time: permits of a semaphore, or those who share.
+pub const LOCK_HOLDERS_MAX: u32 = 10_000;
+
+/// Acquisitions that one hold may have, the first included.
+pub const LOCK_REENTRIES_MAX: usize = 256;
+
+/// Holders that an answer shows; the row says how many there are.
+pub const LOCK_HOLDERS_SHOWN: usize = 16;
+
+/// The note on a hold or a wait. In bytes: a lock's 10,000 waiters have 40 MB of them at most.
+pub const LOCK_METADATA_BYTES_MAX: usize = 4 << 10;
+
+/// Longest wait for a lock that has a limit: 30 days. In milliseconds.
+pub const WAIT_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Longest lock-delay after a holder died: five minutes. In milliseconds.
+pub const LOCK_DELAY_MS_MAX: u64 = 5 * 60 * 1000;
+
+/// Waiters whose time is over that one hand-over passes by; the rest are left to the next entry.
+/// With a sweep of [`SWEEP_MAX`] that is 256 in the worst entry.
+pub const MEMBERS_ENDED_MAX: usize = 8;
+
+/// Holds that one revocation ends.
+pub const MEMBERS_REVOKED_MAX: usize = 256;
+
+/// Members that one search for a deadlock looks at.
+pub const DEADLOCK_LOOKS_MAX: usize = 256;
+
+/// Longest circle of waits that is found, so that its names stay far below [`REPLY_BYTES_MAX`].
+pub const DEADLOCK_CYCLE_MAX: usize = 32;
 
 /// Rows one page of a listing may hold.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
@@ -100,8 +136,12 @@ pub const REQUESTS_MAX: u64 = 500_000;
 /// Bytes of remembered answers at most; the oldest go first.
 pub const REQUEST_BYTES_MAX: u64 = 128 << 20;
 
-/// Aged-out answers one entry may drop. More than the one that it may add, so the table shrinks.
-pub const REQUEST_EVICTIONS_MAX: usize = 8;
+/// How much longer than it must an answer may be remembered, so that many are dropped at once.
+pub const REQUEST_SLACK_MS: u64 = 1_000;
+
+/// Answers that one entry may drop. In the long run an entry adds two at most, its own and the end
+/// of the one lock member that it makes, so that the table shrinks.
+pub const REQUEST_EVICTIONS_MAX: usize = 64;
 
 // "claim by <owner> expired" is a note too.
 const _: () = assert!(NAME_BYTES_MAX + 64 <= NOTE_BYTES_MAX);

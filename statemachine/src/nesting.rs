@@ -50,6 +50,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Without<D> {
         Err(D::Error::custom("only an enum can be decoded here"))
     }
 
+    // All that serde knows, because the trait asks for all of it. Each of them, also the floats
+    // that no stored type has, ends in the error above.
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
         unit unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any

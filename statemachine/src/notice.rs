@@ -9,6 +9,7 @@ use crate::codec::{self, BadBytes};
 use crate::digest::Digest;
 use crate::id::Name;
 use crate::lease::EndReason;
+use crate::lock::End;
 use crate::queue::ItemId;
 
 /// One thing that an entry did. Variants are only ever appended.
@@ -64,6 +65,35 @@ pub enum Notice {
     DigestRecorded {
         /// The digest after the entry.
         digest: Digest,
+    },
+    /// A lock was granted.
+    LockGranted {
+        /// The lock.
+        key: Name,
+        /// The acquisition.
+        id: [u8; 16],
+        /// Whose it is.
+        owner_id: Name,
+        /// The token of the grant.
+        fencing_token: u64,
+    },
+    /// An acquisition of a lock is over: its hold, or its wait.
+    LockLeft {
+        /// The lock.
+        key: Name,
+        /// The acquisition.
+        id: [u8; 16],
+        /// Whose it was.
+        owner_id: Name,
+        /// Why.
+        end: End,
+    },
+    /// The holder of a lock put another note on its hold.
+    LockProclaimed {
+        /// The lock.
+        key: Name,
+        /// The token of the hold.
+        fencing_token: u64,
     },
 }
 

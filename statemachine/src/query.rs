@@ -10,7 +10,7 @@ use crate::limits::{COMMAND_BYTES_MAX, NAME_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS
 use crate::refusal::{Broken, InvalidArgument};
 use crate::time::Timestamp;
 use crate::view::View;
-use crate::{lease, process, queue};
+use crate::{lease, lock, process, queue};
 
 /// What to read: one arm per noun. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub enum Query {
     Queue(queue::Query),
     /// Processes.
     Process(process::Query),
+    /// Locks.
+    Lock(lock::Query),
 }
 
 /// What was read: one arm per noun. Variants are only ever appended.
@@ -32,6 +34,8 @@ pub enum Answer {
     Queue(queue::Answer),
     /// Of processes.
     Process(process::Answer),
+    /// Of locks.
+    Lock(lock::Answer),
 }
 
 /// One page of a listing.
@@ -73,6 +77,7 @@ impl Query {
             Self::Lease(query) => lease::validate_query(query),
             Self::Queue(query) => queue::validate_query(query),
             Self::Process(query) => process::validate_query(query),
+            Self::Lock(query) => lock::validate_query(query),
         }
     }
 
@@ -83,6 +88,7 @@ impl Query {
             Self::Lease(_) => "lease.query",
             Self::Queue(_) => "queue.query",
             Self::Process(_) => "process.query",
+            Self::Lock(_) => "lock.query",
         }
     }
 }
@@ -106,6 +112,7 @@ pub fn query(view: &dyn View, now: Timestamp, query: &Query) -> Result<Answer, B
         Query::Lease(query) => lease::query(view, now, query).map(Answer::Lease),
         Query::Queue(query) => queue::query(view, query).map(Answer::Queue),
         Query::Process(query) => process::query(view, query).map(Answer::Process),
+        Query::Lock(query) => lock::query(view, now, query).map(Answer::Lock),
     }
 }
 

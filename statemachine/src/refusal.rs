@@ -91,6 +91,8 @@ pub enum Subject {
     Process,
     /// A member of the cluster.
     Member,
+    /// A lock.
+    Lock,
 }
 
 impl Subject {
@@ -103,6 +105,7 @@ impl Subject {
             Self::Item => "queue item",
             Self::Process => "process",
             Self::Member => "member",
+            Self::Lock => "lock",
         }
     }
 }

@@ -9,7 +9,8 @@
 //! section 6.3, solves the same with sessions that expire; here nothing has to be opened first.)
 //!
 //! Commands with an identity of their own (a lease's token, a queue's dedupe key, an event's
-//! idempotency key) are safe to repeat without this table.
+//! idempotency key) are safe to repeat without this table. An acquisition of a lock keeps its end
+//! here ([`crate::lock`]): by the same rule it is told of it, or refused, and never done again.
 
 use std::ops::ControlFlow;
 
@@ -18,10 +19,13 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::command::Reply;
 use crate::context::Context;
-use crate::limits::{REQUEST_BYTES_MAX, REQUEST_EVICTIONS_MAX, REQUEST_RETENTION_MS, REQUESTS_MAX};
+use crate::limits::{
+    REQUEST_BYTES_MAX, REQUEST_EVICTIONS_MAX, REQUEST_RETENTION_MS, REQUEST_SLACK_MS, REQUESTS_MAX,
+};
 use crate::refusal::{Broken, Refusal};
 use crate::tables::{
-    MetaRow, RequestRow, Requests, RequestsByAge, Table, request_age_key, request_key,
+    Key, MetaRow, PREFIX_BYTES, RequestRow, Requests, RequestsByAge, Table, request_age_key,
+    request_key,
 };
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
@@ -53,9 +57,7 @@ pub(crate) fn look_up(
     meta: &MetaRow,
     id: &RequestId,
 ) -> Result<Known, Broken> {
-    if let Some(row) = tx.get(&request_key(id))? {
-        let reply = codec::decode(Reply::TAG, &row.reply)
-            .map_err(|error| Broken(format!("a remembered answer cannot be read: {error}")))?;
+    if let Some(reply) = answer_of(tx, id.id)? {
         return Ok(Known::Answered(reply));
     }
     if id.not_before < meta.requests_floor {
@@ -67,56 +69,65 @@ pub(crate) fn look_up(
     Ok(Known::New)
 }
 
-/// Remembers an answer.
+/// What was answered under an id, if it is remembered.
+pub(crate) fn answer_of(tx: &mut Transaction<'_>, id: [u8; 16]) -> Result<Option<Reply>, Broken> {
+    let Some(row) = tx.get(&request_key(id))? else {
+        return Ok(None);
+    };
+    let reply = codec::decode(Reply::TAG, &row.reply)
+        .map_err(|error| Broken(format!("a remembered answer cannot be read: {error}")))?;
+    Ok(Some(reply))
+}
+
+/// Remembers an answer, unless the id has one.
 pub(crate) fn remember(
     tx: &mut Transaction<'_>,
     meta: &mut MetaRow,
     ctx: &Context,
-    id: &RequestId,
+    id: [u8; 16],
     reply: &Reply,
 ) -> Result<(), Broken> {
+    let key = request_key(id);
+    if tx.exists(&key)? {
+        return Ok(());
+    }
     let row = RequestRow {
         index: ctx.index,
         at: ctx.now,
         reply: codec::encode(Reply::TAG, reply),
     };
     let bytes = row.reply.len() as u64;
-    tx.put(&request_key(id), &row)?;
-    tx.put(&request_age_key(ctx.index), &(id.id, ctx.now, bytes))?;
+    tx.put(&key, &row)?;
+    tx.put_new(&request_age_key(ctx.index, id), &(ctx.now, bytes))?;
+    if meta.requests == 0 {
+        meta.oldest_request_at = ctx.now;
+    }
     meta.requests += 1;
     meta.request_bytes += bytes;
     Ok(())
 }
 
-/// Drops answers that are too old or too many, oldest first, a bounded number.
+/// Drops answers that are too old or too many, oldest first, a bounded number at a time: they are
+/// read from the disk, so that it is worth to wait until there are several.
 pub(crate) fn evict(
     tx: &mut Transaction<'_>,
     meta: &mut MetaRow,
     now: Timestamp,
 ) -> Result<(), Broken> {
-    if meta.requests == 0 {
+    let over = meta.requests > REQUESTS_MAX || meta.request_bytes > REQUEST_BYTES_MAX;
+    let late = now.since(meta.oldest_request_at) >= REQUEST_RETENTION_MS + REQUEST_SLACK_MS;
+    if meta.requests == 0 || !(over || late) {
         return Ok(());
     }
-    let mut oldest = Vec::new();
-    let first = crate::tables::Key::<RequestsByAge>::first();
-    let end = crate::tables::Key::<RequestsByAge>::first().end();
-    let (mut count, mut bytes) = (meta.requests, meta.request_bytes);
-    tx.scan(&first, &end, &mut |key, (id, at, size)| {
-        let over = count > REQUESTS_MAX || bytes > REQUEST_BYTES_MAX;
-        if !over && now.since(at) < REQUEST_RETENTION_MS {
-            return ControlFlow::Break(());
+    for (key, at, size) in oldest(tx, meta)? {
+        let (index, id) = parts_of(&key);
+        meta.oldest_request_at = at;
+        let keep = !over && now.since(at) < REQUEST_RETENTION_MS;
+        if keep {
+            break;
         }
-        count -= 1;
-        bytes -= size;
-        oldest.push((index_of(key), id, size));
-        if oldest.len() == REQUEST_EVICTIONS_MAX {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    for (index, id, size) in oldest {
-        tx.delete(&request_age_key(index))?;
-        tx.delete(&crate::tables::Key::<Requests>::first().raw(&id))?;
+        tx.delete(&request_age_key(index, id))?;
+        tx.delete(&request_key(id))?;
         meta.requests -= 1;
         meta.request_bytes -= size;
         assert!(index >= meta.requests_floor, "answers are dropped in order");
@@ -125,11 +136,28 @@ pub(crate) fn evict(
     Ok(())
 }
 
-fn index_of(key: &[u8]) -> u64 {
-    let own = key
-        .get(crate::tables::PREFIX_BYTES..)
-        .and_then(|own| own.first_chunk::<8>());
-    u64::from_be_bytes(*own.expect("a key of this table is a prefix and eight bytes"))
+/// The oldest answers: key, when they were given, and their bytes. Nothing is left below the floor,
+/// where a scan would only meet what was removed.
+fn oldest(tx: &Transaction<'_>, meta: &MetaRow) -> Result<Vec<(Vec<u8>, Timestamp, u64)>, Broken> {
+    let mut found = Vec::with_capacity(REQUEST_EVICTIONS_MAX);
+    let from = Key::<RequestsByAge>::first().number(meta.requests_floor);
+    let end = Key::<RequestsByAge>::first().end();
+    tx.scan(&from, &end, &mut |key, (at, size)| {
+        found.push((key.to_vec(), at, size));
+        if found.len() == REQUEST_EVICTIONS_MAX {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+fn parts_of(key: &[u8]) -> (u64, [u8; 16]) {
+    let own = key.get(PREFIX_BYTES..).unwrap_or_default();
+    let parts = own.split_first_chunk::<8>();
+    let parts = parts.and_then(|(index, id)| Some((*index, <[u8; 16]>::try_from(id).ok()?)));
+    let (index, id) = parts.expect("a key of this table is a prefix, eight bytes and sixteen");
+    (u64::from_be_bytes(index), id)
 }
 
 const _: () = assert!(Requests::TAG < RequestsByAge::TAG);

@@ -4,12 +4,12 @@
 //! to the savepoint behind the sweep, so a refusal has written nothing. The transaction remembers
 //! the old value of each row it writes: the digest needs it.
 
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::cells::{Cell, Cells};
 use crate::codec;
 use crate::digest::Digest;
 use crate::notice::Notice;
@@ -23,10 +23,23 @@ pub type VisitRow<'a, T> = &'a mut dyn FnMut(&[u8], <T as Table>::Row) -> Contro
 /// Rows to put (`Some`) and to remove (`None`), in key order, each key once.
 pub type Changes = Vec<(Vec<u8>, Option<Bytes>)>;
 
+/// A row as the transaction knows it.
+#[derive(Debug, Clone)]
+struct Cell {
+    /// What the view has.
+    old: Option<Bytes>,
+    /// What the transaction has.
+    new: Option<Bytes>,
+    /// Whether `new` was written here, rather than only read.
+    written: bool,
+    /// What `new` and `written` were at the savepoint, if it was written since.
+    before: Option<(Option<Bytes>, bool)>,
+}
+
 /// The overlay of one entry.
 pub struct Transaction<'a> {
     view: &'a dyn View,
-    cells: Cells,
+    cells: BTreeMap<Vec<u8>, Cell>,
     notices: Vec<Notice>,
     /// Notices at the savepoint.
     notices_before: Option<usize>,
@@ -37,29 +50,27 @@ impl<'a> Transaction<'a> {
     pub fn new(view: &'a dyn View) -> Self {
         Self {
             view,
-            cells: Cells::default(),
+            cells: BTreeMap::new(),
             notices: Vec::new(),
             notices_before: None,
         }
     }
 
     fn cell(&mut self, key: &[u8]) -> Result<&mut Cell, Broken> {
-        // Looked up twice where it is there: the borrow of a found cell would last for both arms.
-        if self.cells.get_mut(key).is_none() {
-            let old = self.view.get(key)?;
-            return Ok(self.add(key, old));
+        if !self.cells.contains_key(key) {
+            self.add(key, self.view.get(key)?);
         }
-        Ok(self.cells.get_mut(key).expect("it was there"))
+        Ok(self.cells.get_mut(key).expect("added above"))
     }
 
-    fn add(&mut self, key: &[u8], old: Option<Bytes>) -> &mut Cell {
+    fn add(&mut self, key: &[u8], old: Option<Bytes>) {
         let cell = Cell {
             new: old.clone(),
             old,
             written: false,
             before: None,
         };
-        self.cells.add(key, cell)
+        self.cells.insert(key.to_vec(), cell);
     }
 
     /// The row under `key`, with this transaction's writes.
@@ -83,7 +94,7 @@ impl<'a> Transaction<'a> {
 
     /// Writes a row under a key that was never used, as its maker guarantees: nobody looks.
     pub fn put_new<T: Table>(&mut self, key: &Key<T>, row: &T::Row) -> Result<(), Broken> {
-        if self.cells.get_mut(key.bytes()).is_none() {
+        if !self.cells.contains_key(key.bytes()) {
             debug_assert_eq!(self.view.get(key.bytes())?, None, "it is a new key");
             self.add(key.bytes(), None);
         }
@@ -130,10 +141,15 @@ impl<'a> Transaction<'a> {
         if from >= to {
             return Ok(());
         }
-        let mut own = self.cells.written(from, to).into_iter().peekable();
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let mut own = self
+            .cells
+            .range::<[u8], _>(range)
+            .filter(|(_, cell)| cell.written)
+            .peekable();
         let mut stopped = false;
         self.view.scan(from, to, &mut |key, value| {
-            while let Some((own_key, cell)) = own.next_if(|(k, _)| *k < key) {
+            while let Some((own_key, cell)) = own.next_if(|(k, _)| k.as_slice() < key) {
                 if let Some(new) = &cell.new
                     && visit(own_key, new).is_break()
                 {
@@ -141,7 +157,7 @@ impl<'a> Transaction<'a> {
                     return ControlFlow::Break(());
                 }
             }
-            let flow = match own.next_if(|(k, _)| *k == key) {
+            let flow = match own.next_if(|(k, _)| k.as_slice() == key) {
                 Some((_, cell)) => match &cell.new {
                     Some(new) => visit(key, new),
                     None => ControlFlow::Continue(()),
@@ -191,7 +207,7 @@ impl<'a> Transaction<'a> {
     #[must_use]
     pub fn finish(self, mut digest: Digest) -> (Changes, Digest, Vec<Notice>) {
         let mut changes = Changes::new();
-        for (key, cell) in self.cells.into_sorted() {
+        for (key, cell) in self.cells {
             if !cell.written || cell.old == cell.new {
                 continue;
             }

@@ -2,14 +2,16 @@
 
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::lease::{self, SameOwner};
+use quorate_statemachine::lock::{self, Mode};
+use quorate_statemachine::notice::Notice;
 use quorate_statemachine::process::{self, ProcessState};
 use quorate_statemachine::queue::{self, ItemId, Outcome};
 use quorate_statemachine::tables::{Meta, Table, meta_key, tag_of};
 use quorate_statemachine::transaction::read;
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{
-    Action, Applied, Command, Entry, LeaseToken, Name, Owner, Precondition, RequestId, Timestamp,
-    apply, cluster,
+    Action, Applied, Command, Entry, LeaseToken, Name, Owner, Precondition, RequestId, Response,
+    Timestamp, apply, cluster,
 };
 
 /// A linear congruential generator (Knuth's MMIX constants): the log is the seed's alone.
@@ -47,6 +49,19 @@ impl Random {
 
     fn ttl(&mut self) -> u64 {
         [0, 1, 300, 2_000, 60_000][self.below(5) as usize]
+    }
+
+    /// Few enough that acquisitions are repeated, met by their ends, and met by other requests.
+    /// Mostly each has a lock of its own.
+    fn acquisition(&mut self) -> (Name, [u8; 16]) {
+        let (number, mut id) = (self.below(60), [0; 16]);
+        id[0] = number as u8;
+        let of = if self.below(20) == 0 { 4 } else { 1 };
+        let lock = (number + self.below(of)) % 4;
+        (
+            Name::parse("lock", format!("lock/{lock}")).expect("a short name"),
+            id,
+        )
     }
 }
 
@@ -90,7 +105,7 @@ fn log(seed: u64, entries: usize) -> Vec<Logged> {
 }
 
 fn command(random: &mut Random, index: u64) -> Command {
-    let mut command = match random.below(10) {
+    let mut command = match random.below(13) {
         0 => Command::from(Action::Composite(
             (0..=random.below(4)).map(|_| step(random, index)).collect(),
         )),
@@ -101,6 +116,7 @@ fn command(random: &mut Random, index: u64) -> Command {
                 .collect(),
         }
         .into(),
+        3..=6 => lock_action(random, index).into(),
         _ => step(random, index).into(),
     };
     if random.below(3) == 0 {
@@ -114,6 +130,10 @@ fn command(random: &mut Random, index: u64) -> Command {
     if random.below(8) == 0 {
         let (key, token) = (random.name("lease/", 6), random.fencing(index));
         command = command.require(Precondition::Lease { key, token });
+    }
+    if random.below(16) == 0 {
+        let (key, token) = (random.name("lock/", 4), random.fencing(index));
+        command = command.require(Precondition::Lock { key, token });
     }
     command
 }
@@ -132,11 +152,76 @@ fn cluster_action(random: &mut Random) -> Action {
 }
 
 fn step(random: &mut Random, index: u64) -> Action {
-    match random.below(3) {
-        0 => lease_step(random, index),
-        1 => queue_step(random, index),
-        _ => process_step(random),
+    match random.below(7) {
+        0 | 1 => lease_step(random, index),
+        2 | 3 => queue_step(random, index),
+        4 | 5 => process_step(random),
+        _ => lock_release(random).into(),
     }
+}
+
+fn lock_action(random: &mut Random, index: u64) -> Action {
+    let (key, id) = random.acquisition();
+    match random.below(14) {
+        0 => lock_renew(random).into(),
+        1 => lock::RenewMany {
+            renewals: (0..=random.below(5)).map(|_| lock_renew(random)).collect(),
+        }
+        .into(),
+        2 | 3 => lock_release(random).into(),
+        4 => lock::CancelWait { key, id }.into(),
+        5 => lock::Revoke {
+            key,
+            only: (random.below(2) == 0).then(|| random.fencing(index)),
+            by: "operator".to_owned(),
+        }
+        .into(),
+        6 => lock::Proclaim {
+            key,
+            fencing_token: random.fencing(index),
+            metadata: vec![9; random.below(20) as usize],
+        }
+        .into(),
+        _ => lock_acquire(random, index).into(),
+    }
+}
+
+fn lock_acquire(random: &mut Random, index: u64) -> lock::Acquire {
+    let (key, id) = random.acquisition();
+    let permits = 1 + random.below(3) as u32;
+    lock::Acquire {
+        mode: match key.as_str() {
+            "lock/0" => Mode::Permit { of: permits },
+            _ if random.below(3) == 0 => Mode::Shared,
+            _ => Mode::Exclusive,
+        },
+        key,
+        id: RequestId {
+            id,
+            not_before: index.saturating_sub(random.below(60)),
+        },
+        owner: random.owner(),
+        ttl_ms: random.ttl().max(1),
+        wait_ttl_ms: random.ttl().max(1),
+        max_wait_ms: (random.below(2) == 0).then(|| random.ttl()),
+        reentrant: random.below(2) == 0,
+        delay_ms: random.ttl(),
+        metadata: vec![8; random.below(20) as usize],
+    }
+}
+
+fn lock_renew(random: &mut Random) -> lock::Renew {
+    let (key, id) = random.acquisition();
+    lock::Renew {
+        key,
+        id,
+        ttl_ms: (random.below(2) == 0).then(|| random.ttl().max(1)),
+    }
+}
+
+fn lock_release(random: &mut Random) -> lock::Release {
+    let (key, id) = random.acquisition();
+    lock::Release { key, id }
 }
 
 fn renew(random: &mut Random, index: u64) -> lease::Renew {
@@ -331,6 +416,55 @@ fn one_log_gives_one_state_on_every_view() {
         assert_eq!(first, second);
         assert_eq!(first, rebuilt);
     }
+}
+
+/// What happens to a lock now and then, as the notices tell it.
+fn ends_of_locks(
+    view: &mut MemoryView,
+    log: &[Logged],
+) -> std::collections::BTreeSet<&'static str> {
+    let mut seen = std::collections::BTreeSet::new();
+    for logged in log {
+        let applied = step_view(view, logged);
+        for notice in &applied.notices {
+            match notice {
+                Notice::LockGranted { .. } => seen.insert("granted"),
+                Notice::LockProclaimed { .. } => seen.insert("proclaimed"),
+                Notice::LockLeft { end, .. } => seen.insert(end.as_str()),
+                _ => false,
+            };
+        }
+        let over = lock::Response::Acquire(lock::Acquired::Over(lock::End::Cancelled));
+        match applied.reply.0 {
+            Ok(Response::Lock(response)) if response == over => seen.insert("over"),
+            Ok(Response::Lock(lock::Response::Acquire(lock::Acquired::Over(end)))) => {
+                seen.insert(end.as_str())
+            }
+            _ => false,
+        };
+    }
+    seen
+}
+
+#[test]
+fn the_logs_grant_locks_and_end_them_in_every_way() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 1..=8 {
+        seen.extend(ends_of_locks(&mut MemoryView::default(), &log(seed, 1_500)));
+    }
+    let all = [
+        "cancelled",
+        "deadlock",
+        "expired",
+        "gave_up",
+        "granted",
+        "over",
+        "proclaimed",
+        "released",
+        "revoked",
+        "waiter_died",
+    ];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
 }
 
 /// The log above would show nothing if its commands were all refused, or never met.

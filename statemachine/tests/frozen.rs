@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use quorate_statemachine::tables::REGISTRY;
-use quorate_statemachine::{Answer, Command, Query, Reply, cluster, lease, process, queue};
+use quorate_statemachine::{Answer, Command, Query, Reply, cluster, lease, lock, process, queue};
 
 /// Everything pinned, by name.
 fn actual() -> BTreeMap<String, Vec<u8>> {
@@ -24,7 +24,7 @@ fn actual() -> BTreeMap<String, Vec<u8>> {
     for (name, command) in samples::commands() {
         add(format!("command {name}"), command.encode());
     }
-    for (table, key, value) in samples::rows() {
+    for (table, key, value) in [samples::rows(), samples::row_forms()].concat() {
         add(format!("key {table}"), key);
         add(format!("row {table}"), value);
     }
@@ -117,6 +117,7 @@ fn operations() -> Vec<(u16, &'static str)> {
         queue::Command::TAGS,
         process::Command::TAGS,
         cluster::Command::TAGS,
+        lock::Command::TAGS,
     ]
     .concat()
 }
@@ -170,6 +171,7 @@ fn a_nouns_tags_share_their_high_byte() {
         (0x02, queue::Command::TAGS),
         (0x03, process::Command::TAGS),
         (0x04, cluster::Command::TAGS),
+        (0x05, lock::Command::TAGS),
     ];
     for (high, tags) in nouns {
         assert!(

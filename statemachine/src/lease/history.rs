@@ -247,3 +247,44 @@ pub(super) fn why_gone(
         _ => fenced(key, token, None),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::MemoryView;
+
+    fn ended(token: &str) -> Ended {
+        let name = |text: &str| Name::parse("name", text).expect("a name");
+        Ended {
+            owner: Owner::new(name("w"), name("boot")),
+            lease_token: LeaseToken::parse(token.to_owned()).expect("a token"),
+            fencing_token: 7,
+            granted_at: Timestamp(1),
+            renewed_at: Timestamp(1),
+            ttl_ms: 1,
+            ended_at: Timestamp(2),
+            ended_index: 8,
+            reason: EndReason::Released,
+        }
+    }
+
+    #[test]
+    fn two_lease_tokens_with_one_hash_are_told_apart_by_the_row() {
+        let view = MemoryView::default();
+        let mut tx = Transaction::new(&view);
+        let key = Name::parse("key", "k").expect("a name");
+        let (held, asked) = (ended("held"), ended("asked").lease_token);
+        tx.put(&ended_key(&key, 7), &held).expect("a row");
+        let named_by = |token: &LeaseToken| HistoryRow {
+            ended: VecDeque::from([EndedName {
+                fencing_token: 7,
+                lease_token_hash: hash_of(token),
+            }]),
+            ..HistoryRow::default()
+        };
+        let found = named_by(&asked).held_with(&mut tx, &key, &asked);
+        assert_eq!(found, Ok(None));
+        let found = named_by(&held.lease_token).held_with(&mut tx, &key, &held.lease_token);
+        assert_eq!(found, Ok(Some(held)));
+    }
+}

@@ -7,7 +7,6 @@ use crate::digest::Digest;
 use crate::id::Name;
 use crate::queue::ItemId;
 use crate::refusal::Broken;
-use crate::request::RequestId;
 use crate::time::Timestamp;
 
 /// The one row of counters and marks, written by every command.
@@ -40,6 +39,10 @@ pub struct MetaRow {
     pub queues: u64,
     /// Process records.
     pub processes: u64,
+    /// Holders and waiters of all locks, live or not yet swept.
+    pub lock_members: u64,
+    /// Cluster time at which the oldest remembered answer was given.
+    pub oldest_request_at: Timestamp,
 }
 
 impl Table for Meta {
@@ -82,6 +85,10 @@ pub enum DueKind {
     QueueDedupe = 5,
     /// An idle queue row; subject: queue.
     QueueIdle = 6,
+    /// A hold or a wait of a lock; subject: lock key, zero, acquisition.
+    LockMember = 7,
+    /// The queue of a lock; subject: lock key.
+    LockHandOver = 8,
 }
 
 impl DueKind {
@@ -93,6 +100,8 @@ impl DueKind {
             Self::QueueDelay,
             Self::QueueDedupe,
             Self::QueueIdle,
+            Self::LockMember,
+            Self::LockHandOver,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -137,8 +146,8 @@ impl Table for Requests {
 
 /// Key of a remembered answer.
 #[must_use]
-pub fn request_key(id: &RequestId) -> Key<Requests> {
-    Key::first().raw(&id.id)
+pub fn request_key(id: [u8; 16]) -> Key<Requests> {
+    Key::first().raw(&id)
 }
 
 /// Remembered answers in the order in which they are dropped.
@@ -147,19 +156,19 @@ pub struct RequestsByAge;
 impl Table for RequestsByAge {
     const TAG: u8 = 0x04;
     const NAME: &'static str = "requests_by_age";
-    /// Request id, cluster time and bytes of the answer.
-    type Row = ([u8; 16], Timestamp, u64);
+    /// Cluster time and bytes of the answer.
+    type Row = (Timestamp, u64);
 }
 
-/// Key of a remembered answer by age.
+/// Key of a remembered answer by age: one entry may settle several requests.
 #[must_use]
-pub fn request_age_key(index: u64) -> Key<RequestsByAge> {
-    Key::first().number(index)
+pub fn request_age_key(index: u64, id: [u8; 16]) -> Key<RequestsByAge> {
+    Key::first().number(index).raw(&id)
 }
 
-/// Subject of a due entry: a name, and for queue entries an item or a second name behind it.
+/// Subject of a due entry: a name, and for some kinds an id or a second name behind it.
 pub struct DueSubject<'a> {
-    /// Lease key or queue.
+    /// Lease key, queue or lock key.
     pub name: Name,
     rest: &'a [u8],
 }
@@ -172,6 +181,12 @@ impl DueSubject<'_> {
         Ok(ItemId(u64::from_be_bytes(bytes)))
     }
 
+    /// The acquisition behind the lock's key.
+    pub fn acquisition(&self) -> Result<[u8; 16], Broken> {
+        <[u8; 16]>::try_from(self.rest)
+            .map_err(|_| Broken("a due entry of a lock's member has no acquisition".to_owned()))
+    }
+
     /// The dedupe key behind the queue's name.
     pub fn key(&self) -> Result<Name, Broken> {
         Name::parse_bytes("dedupe_key", self.rest).map_err(|error| Broken(error.to_string()))
@@ -181,9 +196,14 @@ impl DueSubject<'_> {
 /// Splits the subject of a due entry.
 pub fn read_due_subject(kind: DueKind, subject: &[u8]) -> Result<DueSubject<'_>, Broken> {
     let (name, rest) = match kind {
-        DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle => (subject, &[][..]),
-        DueKind::QueueClaim | DueKind::QueueDelay | DueKind::QueueDedupe => split_name(subject)
-            .ok_or_else(|| Broken(format!("due entry {} has no item", subject.escape_ascii())))?,
+        DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle | DueKind::LockHandOver => {
+            (subject, &[][..])
+        }
+        DueKind::QueueClaim | DueKind::QueueDelay | DueKind::QueueDedupe | DueKind::LockMember => {
+            split_name(subject).ok_or_else(|| {
+                Broken(format!("due entry {} has no item", subject.escape_ascii()))
+            })?
+        }
     };
     let name = Name::parse_bytes("name", name).map_err(|error| Broken(error.to_string()))?;
     Ok(DueSubject { name, rest })

@@ -45,6 +45,10 @@ pub const REGISTRY: &[(u8, &str)] = &[
     (ProcessEvents::TAG, ProcessEvents::NAME),
     (ProcessEventKeys::TAG, ProcessEventKeys::NAME),
     (ProcessesByState::TAG, ProcessesByState::NAME),
+    (Locks::TAG, Locks::NAME),
+    (LockMembers::TAG, LockMembers::NAME),
+    (LockOrder::TAG, LockOrder::NAME),
+    (LockOwners::TAG, LockOwners::NAME),
 ];
 
 /// Whether rows of this table are small, hot and scanned from the front, so that a store keeps them
@@ -53,7 +57,15 @@ pub const REGISTRY: &[(u8, &str)] = &[
 pub fn resident(tag: u8) -> bool {
     matches!(
         tag,
-        Meta::TAG | Due::TAG | Leases::TAG | Queues::TAG | QueueReady::TAG | RequestsByAge::TAG
+        Meta::TAG
+            | Due::TAG
+            | Leases::TAG
+            | Queues::TAG
+            | QueueReady::TAG
+            | Locks::TAG
+            | LockMembers::TAG
+            | LockOrder::TAG
+            | LockOwners::TAG
     )
 }
 
@@ -154,6 +166,7 @@ pub fn split_name(own: &[u8]) -> Option<(&[u8], &[u8])> {
 
 mod cluster;
 mod leases;
+mod locks;
 mod processes;
 mod queues;
 
@@ -163,6 +176,12 @@ pub use cluster::{
 };
 pub use leases::{
     LeaseEnded, LeaseHistory, Leases, ended_key, history_key, lease_key, lease_name_of,
+};
+pub(crate) use locks::lock_owner_of;
+pub use locks::{
+    LockMembers, LockOrder, LockOwners, Locks, lock_key, lock_member_key, lock_order_id,
+    lock_order_key, lock_owner_key, lock_owner_prefix, lock_owner_subject, lock_queue,
+    lock_queue_after, lock_queue_before, lock_subject, lock_tokens, lock_tokens_of,
 };
 pub use processes::{
     ProcessEventKeys, ProcessEvents, Processes, ProcessesByState, event_key, event_range_end,

@@ -4,6 +4,7 @@ use quorate_statemachine::process::{self, ProcessState};
 use quorate_statemachine::queue::{self, ItemId};
 use quorate_statemachine::{Action, Command, Precondition, RequestId, cluster, lease};
 
+use super::locks::{acquires, lock_actions, release};
 use super::{name, owner, token};
 
 /// Every operation, then a composite and an envelope with all its parts.
@@ -33,6 +34,23 @@ pub fn commands() -> Vec<(String, Command)> {
         .collect();
     all.push(("composite".to_owned(), Action::Composite(steps).into()));
     all.push(("envelope".to_owned(), full));
+    all.extend(lock_commands());
+    all
+}
+
+/// What locks add to the two above, and forms of the acquisition.
+fn lock_commands() -> Vec<(String, Command)> {
+    let forms = acquires().into_iter();
+    let mut all: Vec<(String, Command)> = forms
+        .map(|(name, acquire)| (name.to_owned(), acquire.into()))
+        .collect();
+    let steps = vec![process_append().into(), release().into()];
+    all.push(("composite_lock".to_owned(), Action::Composite(steps).into()));
+    let fenced = Command::from(process_append()).require(Precondition::Lock {
+        key: name("lock"),
+        token: 300,
+    });
+    all.push(("envelope_lock".to_owned(), fenced));
     all
 }
 
@@ -42,6 +60,7 @@ fn actions() -> Vec<Action> {
         queue_actions(),
         process_actions(),
         cluster_actions(),
+        lock_actions(),
     ]
     .concat()
 }

@@ -9,6 +9,7 @@
 use quorate_statemachine::{LeaseToken, Name, Owner};
 
 mod commands;
+mod locks;
 mod queries;
 mod replies;
 mod rows;
@@ -16,7 +17,7 @@ mod rows;
 pub use commands::commands;
 pub use queries::{answers, queries};
 pub use replies::replies;
-pub use rows::rows;
+pub use rows::{row_forms, rows};
 
 pub fn name(text: &str) -> Name {
     Name::parse("sample", text).expect("samples are within bounds")

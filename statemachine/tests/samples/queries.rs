@@ -5,6 +5,7 @@ use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ClaimedItem, ItemId, ItemState};
 use quorate_statemachine::{Answer, Query, lease};
 
+use super::locks::{lock_answers, lock_queries};
 use super::name;
 use super::rows::{event_row, history, item_row, lease_row, process_row, queue_row};
 
@@ -43,7 +44,7 @@ pub fn queries() -> Vec<(&'static str, Query)> {
         after: 7,
         limit,
     };
-    vec![
+    let mut all = vec![
         (
             "lease.get",
             Query::Lease(lease::Query::Get(lease::Get { key: lock.clone() })),
@@ -71,11 +72,13 @@ pub fn queries() -> Vec<(&'static str, Query)> {
             "process.events",
             Query::Process(process::Query::Events(events)),
         ),
-    ]
+    ];
+    all.extend(lock_queries());
+    all
 }
 
 /// An answer to every query.
-pub fn answers() -> Vec<(&'static str, Answer)> {
+pub fn answers() -> Vec<(String, Answer)> {
     let item = ClaimedItem {
         item: item_row(),
         payload: b"work".to_vec(),
@@ -84,7 +87,7 @@ pub fn answers() -> Vec<(&'static str, Answer)> {
         history: history(),
         live: Some(lease_row()),
     };
-    vec![
+    let all = [
         (
             "lease.get",
             Answer::Lease(lease::Answer::Get(Some(lease_row()))),
@@ -118,7 +121,9 @@ pub fn answers() -> Vec<(&'static str, Answer)> {
             "process.events",
             Answer::Process(process::Answer::Events(Some(page(event_row())))),
         ),
-    ]
+    ];
+    let all = all.map(|(name, answer)| (name.to_owned(), answer));
+    all.into_iter().chain(lock_answers()).collect()
 }
 
 fn page<T>(row: T) -> Page<T> {

@@ -6,6 +6,7 @@ use quorate_statemachine::{
     InvalidArgument, Refusal, Reply, Response, Subject, Timestamp, cluster, process,
 };
 
+use super::locks::{lock_refusal, lock_responses};
 use super::rows::{item_claim, item_row, lease_row, process_row};
 
 /// An answer of every operation, named after it, then every refusal, named after its code.
@@ -31,6 +32,25 @@ pub fn replies() -> Vec<(String, Reply)> {
         refusal: Box::new(not_found(Subject::Item)),
     };
     all.push(("refusal step".to_owned(), Reply(Err(step))));
+    all.extend(lock_replies());
+    all
+}
+
+/// Those of locks; the composite above was pinned before there were any.
+fn lock_replies() -> Vec<(String, Reply)> {
+    let responses = lock_responses().into_iter();
+    let mut all: Vec<(String, Reply)> = responses
+        .map(|(name, response)| (name, Reply(Ok(Response::Lock(response)))))
+        .collect();
+    let steps = lock_responses().into_iter();
+    let steps = steps
+        .map(|(_, response)| Response::Lock(response))
+        .collect();
+    all.push((
+        "composite_lock".to_owned(),
+        Reply(Ok(Response::Composite(steps))),
+    ));
+    all.push(("refusal of a lock".to_owned(), Reply(Err(lock_refusal()))));
     all
 }
 

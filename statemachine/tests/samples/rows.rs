@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 
+use quorate_statemachine::Timestamp;
 use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::lease::{EndReason, Ended, EndedName, History, HistoryRow, Lease};
 use quorate_statemachine::process::{Event, Process, ProcessState};
 use quorate_statemachine::queue::{Item, ItemClaim, ItemId, ItemState, Queue};
 use quorate_statemachine::tables::{self, DedupeRow, DueKind, Key, MetaRow, RequestRow, Table};
-use quorate_statemachine::{RequestId, Timestamp};
 
+use super::locks::{ID, holder_row, holding, lock_row, waiter_row, waiting};
 use super::{name, owner, token};
 
 pub fn lease_row() -> Lease {
@@ -150,16 +151,15 @@ fn meta_row() -> MetaRow {
         leases: 6,
         queues: 3,
         processes: 4,
+        lock_members: 7,
+        oldest_request_at: Timestamp(900),
     }
 }
 
 /// A row of every table: table, key, value.
 pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
-    let request = RequestId {
-        id: *b"0123456789abcdef",
-        not_before: 77,
-    };
     let (jobs, p, k1, item) = (name("jobs"), name("p"), name("k1"), ItemId(70_000));
+    let lock = name("lock");
     let remembered = RequestRow {
         index: 302,
         at: Timestamp(1_000),
@@ -175,11 +175,8 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
             tables::due_key(Timestamp(11_000), DueKind::Lease, b"lock"),
             &(),
         ),
-        row(tables::request_key(&request), &remembered),
-        row(
-            tables::request_age_key(302),
-            &(request.id, Timestamp(1_000), 3),
-        ),
+        row(tables::request_key(ID), &remembered),
+        row(tables::request_age_key(302, ID), &(Timestamp(1_000), 3)),
         row(tables::lease_key(&name("lock")), &lease_row()),
         row(tables::history_key(&name("lock")), &history_row()),
         row(
@@ -196,7 +193,33 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row(tables::event_key(&p, 7), &event_row()),
         row(tables::event_unique_key(&p, &k1), &7),
         row(tables::process_state_key(ProcessState::Failed, "p"), &()),
+        row(tables::lock_key(&lock), &lock_row()),
+        row(tables::lock_member_key(&lock, ID), &holder_row()),
+        row(tables::lock_order_key(&lock, holding(), ID), &()),
+        row(tables::lock_owner_key(&owner(), &lock, ID), &()),
     ]
+}
+
+/// Other forms of rows: members that wait, and what of a lock may be due.
+pub fn row_forms() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+    let (lock, at) = (name("lock"), Timestamp(11_000));
+    let member = tables::due_key(at, DueKind::LockMember, &tables::lock_subject(&lock, ID));
+    let hand_over = tables::due_key(at, DueKind::LockHandOver, b"lock");
+    let forms = [
+        (
+            "lock_members waiting",
+            row(tables::lock_member_key(&lock, ID), &waiter_row()),
+        ),
+        (
+            "lock_order waiting",
+            row(tables::lock_order_key(&lock, waiting(), ID), &()),
+        ),
+        ("due lock member", row(member, &())),
+        ("due lock hand-over", row(hand_over, &())),
+    ];
+    forms
+        .map(|(name, (_, key, value))| (name, key, value))
+        .to_vec()
 }
 
 fn row<T: Table>(key: Key<T>, row: &T::Row) -> (&'static str, Vec<u8>, Vec<u8>) {

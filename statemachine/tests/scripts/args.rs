@@ -126,15 +126,16 @@ impl Args {
         let Some(text) = self.optional("request") else {
             return Ok(None);
         };
-        let mut id = [0; 16];
-        let room = id
-            .get_mut(..text.len())
-            .ok_or("request= has at most 16 bytes")?;
-        room.copy_from_slice(text.as_bytes());
+        let id = id_of(&text)?;
         Ok(Some(RequestId { id, not_before }))
     }
 
-    /// Any number of `fence=KEY@TOKEN` and `claim-fence=QUEUE/ITEM@TOKEN`.
+    /// `id=r1`; the id's bytes are the text's.
+    pub fn id(&mut self) -> Result<[u8; 16], Bad> {
+        id_of(&self.required("id")?)
+    }
+
+    /// Any number of `fence=KEY@TOKEN`, `lock-fence=KEY@TOKEN` and `claim-fence=QUEUE/ITEM@TOKEN`.
     pub fn preconditions(&mut self) -> Result<Vec<Precondition>, Bad> {
         let mut all = Vec::new();
         while let Some(text) = self.optional("fence") {
@@ -142,6 +143,13 @@ impl Args {
             all.push(Precondition::Lease {
                 key: Name::parse("fence", key)?,
                 token: parse_number("fence", token)?,
+            });
+        }
+        while let Some(text) = self.optional("lock-fence") {
+            let (key, token) = split(&text, '@')?;
+            all.push(Precondition::Lock {
+                key: Name::parse("lock-fence", key)?,
+                token: parse_number("lock-fence", token)?,
             });
         }
         while let Some(text) = self.optional("claim-fence") {
@@ -165,6 +173,15 @@ impl Args {
     }
 }
 
+pub fn id_of(text: &str) -> Result<[u8; 16], Bad> {
+    let mut id = [0; 16];
+    let room = id
+        .get_mut(..text.len())
+        .ok_or("an id has at most 16 bytes")?;
+    room.copy_from_slice(text.as_bytes());
+    Ok(id)
+}
+
 pub fn split(text: &str, at: char) -> Result<(&str, &str), Bad> {
     text.rsplit_once(at)
         .ok_or_else(|| format!("{text:?} has no {at:?}").into())
@@ -175,7 +192,7 @@ pub fn parse_number<N: FromStr>(key: &str, text: &str) -> Result<N, Bad> {
         .map_err(|_| format!("{key}: {text:?} is no such number").into())
 }
 
-fn parse_duration(text: &str) -> Result<u64, Bad> {
+pub fn parse_duration(text: &str) -> Result<u64, Bad> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale = match &text[digits.len()..] {
         "" | "ms" => 1,

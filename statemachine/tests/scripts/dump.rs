@@ -4,16 +4,16 @@ use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::queue::ItemId;
 use quorate_statemachine::tables::{
-    Due, DueKind, LeaseEnded, LeaseHistory, Leases, Meta, MetaRow, PREFIX_BYTES, ProcessEventKeys,
-    ProcessEvents, Processes, ProcessesByState, QueueDead, QueueDedupe, QueueItems, QueuePayloads,
-    QueueReady, Queues, REGISTRY, Requests, RequestsByAge, Table, parse_due_key, split_name,
-    tag_of,
+    Due, DueKind, LeaseEnded, LeaseHistory, Leases, LockMembers, LockOrder, LockOwners, Locks,
+    Meta, MetaRow, PREFIX_BYTES, ProcessEventKeys, ProcessEvents, Processes, ProcessesByState,
+    QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues, REGISTRY, Requests,
+    RequestsByAge, Table, parse_due_key, split_name, tag_of,
 };
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{Reply, Timestamp};
 
 use crate::args::Bad;
-use crate::print;
+use crate::{locks, print};
 
 /// The rows of the tables named, or of all; then the digest.
 pub fn dump(view: &MemoryView, tables: &[String]) -> Result<String, Bad> {
@@ -72,11 +72,12 @@ fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
             )
         }
         RequestsByAge::TAG => {
-            let (id, at, bytes) = row::<RequestsByAge>(value)?;
+            let (at, bytes) = row::<RequestsByAge>(value)?;
+            let (index, id) = own.split_at(8);
             format!(
                 "{} id={} at={} bytes={bytes}",
-                number(own)?,
-                id_text(&id),
+                number(index)?,
+                id_text(id),
                 at.0
             )
         }
@@ -96,6 +97,7 @@ fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
         }
         Queues::TAG..=QueueDead::TAG => queue_line(tag, own, value)?,
         Processes::TAG..=ProcessesByState::TAG => process_line(tag, own, value)?,
+        Locks::TAG..=LockOwners::TAG => lock_line(tag, own, value)?,
         _ => return Err(format!("table {tag:#04x} has no decoder here").into()),
     })
 }
@@ -155,10 +157,37 @@ fn process_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
     })
 }
 
+fn lock_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
+    if tag == Locks::TAG {
+        return Ok(locks::lock_row(&row::<Locks>(value)?));
+    }
+    let (first, rest) = split_name(own).ok_or("a key has no end of its name")?;
+    let first = name(first);
+    Ok(match tag {
+        LockMembers::TAG => {
+            format!("{first} {}", locks::member_row(&row::<LockMembers>(value)?))
+        }
+        LockOrder::TAG => {
+            row::<LockOrder>(value)?;
+            let (place, number_and_id) = rest.split_at(1);
+            let (at, id) = number_and_id.split_at(8);
+            let place = if place == [0] { "holder" } else { "waiter" };
+            format!("{first} {place} {} {}", number(at)?, id_text(id))
+        }
+        LockOwners::TAG => {
+            row::<LockOwners>(value)?;
+            let (boot, rest) = split_name(rest).ok_or("a key has no incarnation")?;
+            let (lock, id) = split_name(rest).ok_or("a key has no lock")?;
+            format!("{first}/{} {} {}", name(boot), name(lock), id_text(id))
+        }
+        _ => return Err(format!("lock table {tag:#04x} has no decoder here").into()),
+    })
+}
+
 fn meta(row: &MetaRow) -> String {
     format!(
         "now={} last_index={} fence_base={} cluster={:?} last_node_id={} requests={} \
-         request_bytes={} requests_floor={} leases={}",
+         request_bytes={} requests_floor={} leases={} lock_members={}",
         row.now.0,
         row.last_index,
         row.fence_base,
@@ -168,13 +197,20 @@ fn meta(row: &MetaRow) -> String {
         row.request_bytes,
         row.requests_floor,
         row.leases,
+        row.lock_members,
     )
 }
 
 fn due(key: &[u8]) -> Result<String, Bad> {
     let (Timestamp(at), kind, subject) = parse_due_key(key).ok_or("a due key has no meaning")?;
     let subject = match kind {
-        DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle => name(subject),
+        DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle | DueKind::LockHandOver => {
+            name(subject)
+        }
+        DueKind::LockMember => {
+            let (lock, id) = split_name(subject).ok_or("a due key has no acquisition")?;
+            format!("{} {}", name(lock), id_text(id))
+        }
         DueKind::QueueClaim | DueKind::QueueDelay => {
             let (queue, item) = split_name(subject).ok_or("a due key has no item")?;
             format!("{} {}", name(queue), print::item_id(ItemId(number(item)?)))

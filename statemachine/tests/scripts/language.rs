@@ -1,11 +1,12 @@
 //! The words of the scripts: one line is one action or one query.
 
 use quorate_statemachine::lease::{self, Observed, SameOwner};
+use quorate_statemachine::lock::{self, Mode};
 use quorate_statemachine::process::{self, ProcessState};
 use quorate_statemachine::queue::{self, ItemState, Outcome};
-use quorate_statemachine::{Action, LeaseToken, Name, Query, cluster};
+use quorate_statemachine::{Action, LeaseToken, Name, Query, RequestId, cluster};
 
-use crate::args::{Args, Bad, parse_item, parse_number, split};
+use crate::args::{Args, Bad, id_of, parse_item, parse_number, split};
 
 /// The action that a line asks for, if its word is one of an action.
 pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
@@ -13,6 +14,9 @@ pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
         return Ok(Some(action));
     }
     if let Some(action) = queue_action(word, args)? {
+        return Ok(Some(action));
+    }
+    if let Some(action) = lock_action(word, args)? {
         return Ok(Some(action));
     }
     Ok(Some(match word {
@@ -123,6 +127,99 @@ fn renew_many(args: &mut Args) -> Result<lease::RenewMany, Bad> {
     Ok(lease::RenewMany { renewals })
 }
 
+fn lock_action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
+    Ok(Some(match word {
+        "acquire" => acquire(args)?.into(),
+        "renew-lock" => lock::Renew {
+            key: args.name("key")?,
+            id: args.id()?,
+            ttl_ms: optional_ms(args, "ttl")?,
+        }
+        .into(),
+        "renew-locks" => renew_locks(args)?.into(),
+        "release-lock" => lock::Release {
+            key: args.name("key")?,
+            id: args.id()?,
+        }
+        .into(),
+        "cancel-wait" => lock::CancelWait {
+            key: args.name("key")?,
+            id: args.id()?,
+        }
+        .into(),
+        "revoke-lock" => lock::Revoke {
+            key: args.name("key")?,
+            only: args
+                .optional("only")
+                .map(|text| parse_number("only", &text))
+                .transpose()?,
+            by: args.text("by"),
+        }
+        .into(),
+        "proclaim" => lock::Proclaim {
+            key: args.name("key")?,
+            fencing_token: args.required_number("fencing")?,
+            metadata: args.bytes("metadata")?,
+        }
+        .into(),
+        _ => return Ok(None),
+    }))
+}
+
+/// `acquire key=a id=r1 owner=w1 [mode=exclusive|shared|permit-of-3] [ttl=10s] [wait-ttl=10s]
+/// [wait=30s] [reentrant=yes] [delay=5s] [metadata=text] [seen=INDEX]`
+fn acquire(args: &mut Args) -> Result<lock::Acquire, Bad> {
+    Ok(lock::Acquire {
+        key: args.name("key")?,
+        id: RequestId {
+            id: args.id()?,
+            not_before: args.number("seen", 0)?,
+        },
+        owner: args.owner()?,
+        mode: lock_mode(&args.text("mode"))?,
+        ttl_ms: optional_ms(args, "ttl")?.unwrap_or(10_000),
+        wait_ttl_ms: optional_ms(args, "wait-ttl")?.unwrap_or(10_000),
+        max_wait_ms: optional_ms(args, "wait")?,
+        reentrant: args.text("reentrant") == "yes",
+        delay_ms: args.optional_duration("delay")?,
+        metadata: args.bytes("metadata")?,
+    })
+}
+
+fn optional_ms(args: &mut Args, key: &str) -> Result<Option<u64>, Bad> {
+    match args.optional(key) {
+        Some(text) => crate::args::parse_duration(&text).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn lock_mode(text: &str) -> Result<Mode, Bad> {
+    Ok(match text {
+        "" | "exclusive" => Mode::Exclusive,
+        "shared" => Mode::Shared,
+        other => {
+            let of = other.strip_prefix("permit-of-").ok_or("no such mode")?;
+            Mode::Permit {
+                of: parse_number("mode", of)?,
+            }
+        }
+    })
+}
+
+/// `renew-locks KEY/ID ...`
+fn renew_locks(args: &mut Args) -> Result<lock::RenewMany, Bad> {
+    let mut renewals = Vec::new();
+    while let Some(word) = args.word() {
+        let (key, id) = split(&word, '/')?;
+        renewals.push(lock::Renew {
+            key: Name::parse("key", key)?,
+            id: id_of(id)?,
+            ttl_ms: None,
+        });
+    }
+    Ok(lock::RenewMany { renewals })
+}
+
 fn queue_action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
     Ok(Some(match word {
         "push" => queue::Push {
@@ -192,6 +289,7 @@ pub fn query(word: &str, args: &mut Args) -> Result<Option<Query>, Bad> {
         "get" | "list" | "history" | "explain" => Query::Lease(lease_query(word, args)?),
         "item" | "items" | "queues" => Query::Queue(queue_query(word, args)?),
         "process" | "processes" | "events" => Query::Process(process_query(word, args)?),
+        "lock" | "locks" | "waiters" | "find" => Query::Lock(lock_query(word, args)?),
         _ => return Ok(None),
     }))
 }
@@ -208,6 +306,31 @@ fn lease_query(word: &str, args: &mut Args) -> Result<lease::Query, Bad> {
         }),
         _ => lease::Query::History(lease::HistoryOf {
             key: args.name("key")?,
+        }),
+    })
+}
+
+fn lock_query(word: &str, args: &mut Args) -> Result<lock::Query, Bad> {
+    Ok(match word {
+        "lock" => lock::Query::Get(lock::Get {
+            key: args.name("key")?,
+        }),
+        "locks" => lock::Query::List(lock::List {
+            prefix: args.text("prefix"),
+            after: args.optional_name("after")?,
+            limit: args.number("limit", 0)?,
+        }),
+        "waiters" => lock::Query::Waiters(lock::Waiters {
+            key: args.name("key")?,
+            after: args
+                .optional("after")
+                .map(|text| parse_number("after", &text))
+                .transpose()?,
+            limit: args.number("limit", 0)?,
+        }),
+        _ => lock::Query::Find(lock::Find {
+            key: args.name("key")?,
+            id: args.id()?,
         }),
     })
 }

@@ -9,6 +9,8 @@
 //! get list history explain                          and their queries
 //! push claim-items renew-item settle cancel requeue work queues
 //! item items queues                                 and their queries
+//! acquire renew-lock renew-locks release-lock cancel-wait revoke-lock proclaim  locks
+//! lock locks waiters find                           and their queries
 //! register append complete                          processes
 //! process processes events                          and their queries
 //! tick record-digest found allocate-node-id         the cluster
@@ -17,7 +19,7 @@
 //! dump [TABLE ...]                                  every row, and the digest
 //! ```
 //!
-//! Any command takes `request=ID not-before=INDEX`, `fence=KEY@TOKEN` and
+//! Any command takes `request=ID not-before=INDEX`, `fence=KEY@TOKEN`, `lock-fence=KEY@TOKEN` and
 //! `claim-fence=QUEUE/ITEM@TOKEN`. After each command the digest that is kept up to date must equal
 //! the one computed from all rows. Run with `UPDATE_GOLDENFILES=1` to write what happens now into
 //! the scripts, then read the difference.
@@ -27,6 +29,7 @@
 mod args;
 mod dump;
 mod language;
+mod locks;
 mod print;
 
 use std::path::{Path, PathBuf};
@@ -199,6 +202,11 @@ fn lease() {
 }
 
 #[test]
+fn lock() {
+    run("lock");
+}
+
+#[test]
 fn process() {
     run("process");
 }
@@ -235,6 +243,7 @@ fn every_script_starts_with_a_sentence_and_belongs_to_a_test() {
         "composite",
         "expiry",
         "lease",
+        "lock",
         "process",
         "queue",
         "request",

@@ -9,6 +9,8 @@ use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ClaimedItem, Item, ItemId, Queue, Settled};
 use quorate_statemachine::{Answer, Owner, Refusal, Reply, Response, cluster};
 
+use crate::locks;
+
 /// The reply of an entry.
 pub fn reply(reply: &Reply) -> String {
     match &reply.0 {
@@ -17,7 +19,7 @@ pub fn reply(reply: &Reply) -> String {
     }
 }
 
-fn refused(refusal: &Refusal) -> String {
+pub fn refused(refusal: &Refusal) -> String {
     format!("refused {}: {refusal}", refusal.code())
 }
 
@@ -27,6 +29,7 @@ fn response_lines(response: &Response) -> String {
         Response::Queue(response) => queue_response(response),
         Response::Process(response) => process_response(response),
         Response::Cluster(response) => cluster_response(response),
+        Response::Lock(response) => locks::response(response),
         Response::Composite(responses) => {
             let lines = responses.iter().map(response_lines);
             format!("all {} steps done{}", responses.len(), numbered(lines))
@@ -136,6 +139,7 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Lease(lease::Answer::History { history, live: now }) => {
             format!("{}\nnow {}", self::history(history), live(now.as_ref()))
         }
+        Answer::Lock(answer) => locks::answer(answer),
         Answer::Queue(queue::Answer::Get(item)) => item
             .as_ref()
             .map_or_else(|| "none".to_owned(), claimed_item),
@@ -155,7 +159,7 @@ pub fn answer(answer: &Answer) -> String {
     }
 }
 
-fn page<T>(page: &Page<T>, line: impl Fn(&T) -> String) -> String {
+pub fn page<T>(page: &Page<T>, line: impl Fn(&T) -> String) -> String {
     let next = page
         .next
         .as_ref()
@@ -169,7 +173,7 @@ fn page<T>(page: &Page<T>, line: impl Fn(&T) -> String) -> String {
     )
 }
 
-fn numbered(lines: impl Iterator<Item = String>) -> String {
+pub fn numbered(lines: impl Iterator<Item = String>) -> String {
     lines
         .enumerate()
         .map(|(at, line)| format!("\n  {at}: {}", line.replace('\n', "\n  ")))
@@ -211,6 +215,28 @@ pub fn notice(notice: &Notice) -> String {
             format!("process changed {process_id} ended={ended}")
         }
         Notice::DigestRecorded { digest } => format!("digest {digest}"),
+        Notice::LockGranted {
+            key,
+            id,
+            owner_id,
+            fencing_token,
+        } => format!(
+            "lock granted {key} {} owner={owner_id} fencing={fencing_token}",
+            locks::id(id)
+        ),
+        Notice::LockLeft {
+            key,
+            id,
+            owner_id,
+            end,
+        } => format!(
+            "lock left {key} {} owner={owner_id} {}",
+            locks::id(id),
+            locks::end(end)
+        ),
+        Notice::LockProclaimed { key, fencing_token } => {
+            format!("lock proclaimed {key} fencing={fencing_token}")
+        }
     }
 }
 
@@ -288,7 +314,7 @@ pub fn ended(ended: &Ended) -> String {
     )
 }
 
-fn owner(owner: &Owner) -> String {
+pub fn owner(owner: &Owner) -> String {
     let boot = match owner.incarnation_id == owner.owner_id {
         true => String::new(),
         false => format!("/{}", owner.incarnation_id),
@@ -400,7 +426,7 @@ pub fn event_row(event: &Event) -> String {
     )
 }
 
-fn bytes(field: &str, bytes: &[u8]) -> String {
+pub fn bytes(field: &str, bytes: &[u8]) -> String {
     if bytes.is_empty() {
         String::new()
     } else {
