@@ -16,6 +16,7 @@ use crate::retry;
 use crate::transport::{
     Answered, Consistency, ExecuteOptions, ReadOptions, Transport, WatchEvent, WatchWhat,
 };
+use crate::waits::Waits;
 
 /// How long a call may take, retries included, unless the client is told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +28,7 @@ pub struct Client {
     timeout: Duration,
     consistency: Consistency,
     allow_zero_ttl: bool,
+    waits: Arc<Waits>,
 }
 
 impl std::fmt::Debug for Client {
@@ -54,6 +56,7 @@ impl Client {
             timeout: DEFAULT_TIMEOUT,
             consistency: Consistency::Linearizable,
             allow_zero_ttl: false,
+            waits: Arc::new(Waits::new()),
         }
     }
 
@@ -83,6 +86,11 @@ impl Client {
     #[must_use]
     pub fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
+    }
+
+    /// The waits for locks of this client and its clones.
+    pub(crate) fn waits(&self) -> &Arc<Waits> {
+        &self.waits
     }
 
     /// When a call that starts now must have its answer.
@@ -269,5 +277,6 @@ fn noun(response: &Response) -> &'static str {
         Response::Process(_) => "a process operation",
         Response::Cluster(_) => "a cluster operation",
         Response::Composite(_) => "a composite",
+        Response::Lock(_) => "a lock operation",
     }
 }

@@ -1,5 +1,5 @@
-//! [`LeaseGuard`]: keeps a lease until it is dropped, and knows before the cluster does when it may
-//! have lost it.
+//! [`LeaseGuard`] and [`LockGuard`]: keep what was granted until they are dropped, and know before
+//! the cluster does when they may have lost it.
 //!
 //! # The holder's own deadline
 //!
@@ -15,17 +15,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quorate_rpc::NodeError;
-use quorate_statemachine::lease::{Lease, Release, Released, Renew};
+use quorate_statemachine::lease::{self, Lease};
+use quorate_statemachine::limits::REQUEST_RETENTION_MS;
 use quorate_statemachine::{
-    Action, Command, FencingToken, LeaseToken, Name, Precondition, Refusal,
+    Action, Command, FencingToken, LeaseToken, Name, Precondition, Refusal, Response, lock,
 };
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::error::ClientError;
 use crate::lease::runtime_ended;
+use crate::lock::Hold;
 use crate::retry::{self, Backoff};
 use crate::transport::ExecuteOptions;
 
@@ -67,30 +69,20 @@ fn deadline(sent_at: Instant, ttl: Duration) -> Instant {
 #[must_use = "a dropped guard releases its lease"]
 pub struct LeaseGuard {
     lease: Lease,
-    held: Arc<Held>,
-    /// Asks the keeper to release; dropping it asks too, without waiting for the answer.
-    release: oneshot::Sender<oneshot::Sender<Result<Released, ClientError>>>,
+    keep: Keep,
 }
 
 impl LeaseGuard {
     /// Begins to keep a lease that was granted to a request sent at `sent_at`.
     pub(crate) fn new(client: Client, lease: Lease, sent_at: Instant) -> Self {
-        let (release, released) = oneshot::channel();
-        let held = Arc::new(Held::new(sent_at, Duration::from_millis(lease.ttl_ms)));
-        let keeper = Keeper {
-            client,
+        let kept = Kept::Lease {
             key: lease.key.clone(),
             lease_token: lease.lease_token.clone(),
             fencing_token: lease.fencing_token,
             ttl_ms: lease.ttl_ms,
-            held: held.clone(),
         };
-        tokio::spawn(keeper.run(released));
-        Self {
-            lease,
-            held,
-            release,
-        }
+        let keep = Keep::begin(client, kept, Duration::from_millis(lease.ttl_ms), sent_at);
+        Self { lease, keep }
     }
 
     /// The lease as it was granted.
@@ -120,32 +112,26 @@ impl LeaseGuard {
     /// How long the lease certainly lives yet; zero when it is lost.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        match self.held.check() {
-            LeaseState::Lost(_) => Duration::ZERO,
-            _ => self
-                .held
-                .deadline()
-                .saturating_duration_since(Instant::now()),
-        }
+        self.keep.held.remaining()
     }
 
     /// How sure the holder can be right now.
     #[must_use]
     pub fn state(&self) -> LeaseState {
-        self.held.check()
+        self.keep.held.check()
     }
 
     /// Every change of [`Self::state`].
     #[must_use]
     pub fn watch_state(&self) -> watch::Receiver<LeaseState> {
-        self.held.state.subscribe()
+        self.keep.held.state.subscribe()
     }
 
     /// Is cancelled when the lease is lost or released: hand it to the work that the lease
     /// protects.
     #[must_use]
     pub fn lost(&self) -> CancellationToken {
-        self.held.lost.clone()
+        self.keep.held.lost.clone()
     }
 
     /// Makes a command be refused unless this lease is live at the command's instant.
@@ -158,7 +144,180 @@ impl LeaseGuard {
     }
 
     /// Gives the lease back and waits for the answer.
-    pub async fn release(self) -> Result<Released, ClientError> {
+    pub async fn release(self) -> Result<lease::Released, ClientError> {
+        client::typed::<lease::Release>(self.keep.release().await?)
+    }
+}
+
+/// A held lock. Renews itself in the background at a third of its TTL; releases itself in the
+/// background when it is dropped, and goes on trying until the cluster has heard it.
+#[derive(Debug)]
+#[must_use = "a dropped guard releases its lock"]
+pub struct LockGuard {
+    hold: Hold,
+    keep: Keep,
+}
+
+impl LockGuard {
+    /// Begins to keep a hold that was not granted before `since`.
+    pub(crate) fn new(client: Client, hold: Hold, since: Instant) -> Self {
+        let kept = Kept::Lock {
+            key: hold.key.clone(),
+            id: hold.id,
+        };
+        let keep = Keep::begin(client, kept, hold.ttl, since);
+        Self { hold, keep }
+    }
+
+    /// The hold as it was granted.
+    #[must_use]
+    pub fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &Name {
+        &self.hold.key
+    }
+
+    /// The fencing token: send it along with every write, to the cluster or elsewhere.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.hold.fencing_token
+    }
+
+    /// How long the hold certainly lives yet; zero when it is lost.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.keep.held.remaining()
+    }
+
+    /// How sure the holder can be right now.
+    #[must_use]
+    pub fn state(&self) -> LeaseState {
+        self.keep.held.check()
+    }
+
+    /// Every change of [`Self::state`].
+    #[must_use]
+    pub fn watch_state(&self) -> watch::Receiver<LeaseState> {
+        self.keep.held.state.subscribe()
+    }
+
+    /// Is cancelled when the lock is lost or released: hand it to the work that the lock protects.
+    #[must_use]
+    pub fn lost(&self) -> CancellationToken {
+        self.keep.held.lost.clone()
+    }
+
+    /// Makes a command be refused unless this hold is live at the command's instant.
+    #[must_use]
+    pub fn precondition(&self) -> Precondition {
+        Precondition::Lock {
+            key: self.hold.key.clone(),
+            token: self.hold.fencing_token,
+        }
+    }
+
+    /// Gives the lock back and waits for the answer.
+    pub async fn release(self) -> Result<lock::Released, ClientError> {
+        client::typed::<lock::Release>(self.keep.release().await?)
+    }
+}
+
+/// What is kept, and the commands that do it.
+#[derive(Debug)]
+enum Kept {
+    Lease {
+        key: Name,
+        lease_token: LeaseToken,
+        fencing_token: FencingToken,
+        ttl_ms: u64,
+    },
+    Lock {
+        key: Name,
+        id: [u8; 16],
+    },
+}
+
+impl Kept {
+    fn renew(&self) -> Action {
+        match self {
+            Self::Lease {
+                key,
+                lease_token,
+                fencing_token,
+                ttl_ms,
+            } => lease::Renew {
+                key: key.clone(),
+                lease_token: lease_token.clone(),
+                fencing_token: *fencing_token,
+                ttl_ms: *ttl_ms,
+            }
+            .into(),
+            Self::Lock { key, id } => lock::Renew {
+                key: key.clone(),
+                id: *id,
+                ttl_ms: None,
+            }
+            .into(),
+        }
+    }
+
+    fn release(&self) -> Action {
+        match self {
+            Self::Lease {
+                key,
+                lease_token,
+                fencing_token,
+                ..
+            } => lease::Release {
+                key: key.clone(),
+                lease_token: lease_token.clone(),
+                fencing_token: *fencing_token,
+            }
+            .into(),
+            Self::Lock { key, id } => lock::Release {
+                key: key.clone(),
+                id: *id,
+            }
+            .into(),
+        }
+    }
+
+    fn key(&self) -> &Name {
+        match self {
+            Self::Lease { key, .. } | Self::Lock { key, .. } => key,
+        }
+    }
+}
+
+/// A guard's side of keeping.
+#[derive(Debug)]
+struct Keep {
+    held: Arc<Held>,
+    /// Asks the keeper to release; dropping it asks too, without waiting for the answer.
+    release: oneshot::Sender<Answer>,
+}
+
+/// Where the answer to a release goes.
+type Answer = oneshot::Sender<Result<Response, ClientError>>;
+
+impl Keep {
+    fn begin(client: Client, kept: Kept, ttl: Duration, since: Instant) -> Self {
+        let (release, released) = oneshot::channel();
+        let held = Arc::new(Held::new(since, ttl));
+        let keeper = Keeper {
+            client,
+            kept,
+            held: held.clone(),
+        };
+        tokio::spawn(keeper.run(released));
+        Self { held, release }
+    }
+
+    async fn release(self) -> Result<Response, ClientError> {
         let (sender, answer) = oneshot::channel();
         if self.release.send(sender).is_err() {
             return Err(runtime_ended());
@@ -195,6 +354,13 @@ impl Held {
 
     fn deadline(&self) -> Instant {
         deadline(*self.confirmed(), self.ttl)
+    }
+
+    fn remaining(&self) -> Duration {
+        match self.check() {
+            LeaseState::Lost(_) => Duration::ZERO,
+            _ => self.deadline().saturating_duration_since(Instant::now()),
+        }
     }
 
     fn jeopardy_at(&self) -> Instant {
@@ -250,32 +416,26 @@ impl Held {
     }
 }
 
-type Stop = oneshot::Receiver<oneshot::Sender<Result<Released, ClientError>>>;
-
-/// Renews the lease until the guard is dropped or the lease is lost.
+/// Renews until the guard is dropped or what it keeps is lost.
 struct Keeper {
     client: Client,
-    key: Name,
-    lease_token: LeaseToken,
-    fencing_token: FencingToken,
-    ttl_ms: u64,
+    kept: Kept,
     held: Arc<Held>,
 }
 
 impl Keeper {
-    async fn run(self, mut stop: Stop) {
+    async fn run(self, mut stop: oneshot::Receiver<Answer>) {
         let asked = tokio::select! {
             biased;
             asked = &mut stop => asked,
             () = self.keep() => stop.await,
         };
-        let still_held = !matches!(self.held.check(), LeaseState::Lost(_));
+        let before = self.held.check();
         self.held.set(LeaseState::Lost(LostReason::Released));
         match asked {
             // Nobody waits to hear that the guard is gone.
             Ok(answer) => drop(answer.send(self.release(self.client.deadline()).await)),
-            Err(_) if still_held => self.release_in_background().await,
-            Err(_) => {}
+            Err(_) => self.release_in_background(&before).await,
         }
     }
 
@@ -298,13 +458,7 @@ impl Keeper {
 
     /// Ends when a renewal was confirmed or refused. Whatever else goes wrong may pass.
     async fn renew(&self) {
-        let renew = Renew {
-            key: self.key.clone(),
-            lease_token: self.lease_token.clone(),
-            fencing_token: self.fencing_token,
-            ttl_ms: self.ttl_ms,
-        };
-        let command: bytes::Bytes = Command::from(Action::from(renew)).encode().into();
+        let command: bytes::Bytes = Command::from(self.kept.renew()).encode().into();
         let mut backoff = Backoff::new();
         loop {
             let sent_at = Instant::now();
@@ -330,24 +484,55 @@ impl Keeper {
     }
 
     fn put_up_with(&self, error: &NodeError) {
-        tracing::debug!(key = %self.key, %error, "a renewal was not confirmed, trying again");
+        let key = self.kept.key();
+        tracing::debug!(%key, %error, "a renewal was not confirmed, trying again");
     }
 
-    async fn release(&self, deadline: Instant) -> Result<Released, ClientError> {
-        let release = Release {
-            key: self.key.clone(),
-            lease_token: self.lease_token.clone(),
-            fencing_token: self.fencing_token,
-        };
-        let command = Command::from(Action::from(release));
+    async fn release(&self, deadline: Instant) -> Result<Response, ClientError> {
+        let command = Command::from(self.kept.release());
         let (_, response) = self.client.execute_command_by(command, deadline).await?;
-        crate::client::typed::<Release>(response)
+        Ok(response)
     }
 
-    /// After its deadline the lease ends by itself.
-    async fn release_in_background(&self) {
-        if let Err(error) = self.release(self.held.deadline()).await {
-            tracing::debug!(key = %self.key, %error, "a dropped lease is left to expire");
+    /// After its deadline a lease is left to end by itself. Others wait for a lock, so that its
+    /// release goes on until the cluster has heard it: without a quorum its time would stand still.
+    async fn release_in_background(&self, before: &LeaseState) {
+        let over = matches!(before, LeaseState::Lost(LostReason::Refused(_)));
+        match &self.kept {
+            Kept::Lock { key, id } if !over => release_until_heard(&self.client, key, *id).await,
+            Kept::Lease { key, .. } if !matches!(before, LeaseState::Lost(_)) => {
+                if let Err(error) = self.release(self.held.deadline()).await {
+                    tracing::debug!(%key, %error, "a dropped lease is left to expire");
+                }
+            }
+            _ => {}
         }
     }
+}
+
+/// How long a release in the background goes on: what the cluster forgets an acquisition's end
+/// after.
+const HEARD_WITHIN: Duration = Duration::from_millis(REQUEST_RETENTION_MS);
+
+/// Releases an acquisition that nobody waits for any more.
+pub(crate) async fn release_until_heard(client: &Client, key: &Name, id: [u8; 16]) {
+    let release = lock::Release {
+        key: key.clone(),
+        id,
+    };
+    let command = Command::from(Action::from(release));
+    let deadline = Instant::now() + HEARD_WITHIN;
+    let mut backoff = Backoff::new();
+    while Instant::now() < deadline {
+        let heard = client.execute_command_by(command.clone(), client.deadline());
+        match heard.await {
+            Err(error) if error.is_passing() || error.may_have_happened() => {
+                tracing::debug!(%key, %error, "a release was not confirmed, trying again");
+            }
+            Err(error) => return tracing::warn!(%key, %error, "a lock is left to expire"),
+            Ok(_) => return,
+        }
+        sleep(backoff.next_delay()).await;
+    }
+    tracing::warn!(%key, "a lock is left to expire: the cluster was not heard for 10 minutes");
 }

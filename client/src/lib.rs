@@ -1,4 +1,4 @@
-//! The typed client of Quorate: leases, queues and process records, over gRPC or in process.
+//! The typed client of Quorate: leases, locks, queues and process records, over gRPC or in process.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -23,7 +23,10 @@
 //! # async fn make_report(fencing_token: u64) {}
 //! ```
 //!
-//! # What a lease is worth
+//! A lock is a lease with a queue: [`Client::lock`] waits its turn and leaves nothing behind when
+//! it is dropped; [`Client::election`] is a lock whose holder leads.
+//!
+//! # What a lease or a lock is worth
 //!
 //! A holder can be paused for longer than its TTL and not notice. So a lease alone excludes nobody:
 //! send [`LeaseGuard::token`] along with every write, as a [`LeaseGuard::precondition`] to the
@@ -37,10 +40,11 @@
 //! - **Commands that were certainly not done**: no leader, no connection, too much load.
 //! - **Commands that may have been done**, as the same bytes under the same identity, so that the
 //!   second execution answers what the first did and changes nothing. A lease's claim, renewal,
-//!   release and reclaim, a process's registration and completion, a claim's renewal, an append
-//!   with a key and a push with a dedupe key have an identity of their own. Everything else gets a
-//!   request id before it is first sent: all other operations, every composite, and every command
-//!   with preconditions, since its first execution may have ended what they ask for.
+//!   release and reclaim, a lock's acquisition, renewal, release and cancelled wait, a process's
+//!   registration and completion, a claim's renewal, an append with a key and a push with a dedupe
+//!   key have an identity of their own. Everything else gets a request id before it is first sent:
+//!   all other operations, every composite, and every command with preconditions, since its first
+//!   execution may have ended what they ask for.
 //!
 //! Not retried: refusals (the state said no) and what no time can mend (wrong cluster, arguments
 //! out of bounds). After the timeout the error says honestly whether the command may have been
@@ -55,10 +59,12 @@
 
 pub mod admin;
 mod client;
+mod election;
 mod error;
 pub mod fence;
 mod guard;
 mod lease;
+mod lock;
 mod owner;
 mod process;
 mod queue;
@@ -67,12 +73,15 @@ mod retry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod transport;
+mod waits;
 mod watch;
 
 pub use client::{Client, DEFAULT_TIMEOUT};
+pub use election::{Election, Leader, Leadership};
 pub use error::ClientError;
-pub use guard::{LeaseGuard, LeaseState, LostReason};
+pub use guard::{LeaseGuard, LeaseState, LockGuard, LostReason};
 pub use lease::{ClaimOutcome, DEFAULT_TTL, KeyStory, LeaseBuilder};
+pub use lock::{AcquireError, Hold, LockBuilder, acquisition_text, parse_acquisition};
 pub use owner::incarnation;
 pub use process::ProcessClient;
 pub use queue::{DEFAULT_VISIBILITY, PushBuilder, QueueClient};

@@ -20,3 +20,10 @@ pub(crate) fn owner(owner_id: Option<&str>) -> Result<Owner, InvalidArgument> {
         Name::parse("incarnation_id", incarnation())?,
     ))
 }
+
+/// An owner that is a flow of control of its own within this process.
+pub(crate) fn flow(owner_id: Option<&str>) -> Result<Owner, InvalidArgument> {
+    let owner_id = Name::parse("owner_id", owner_id.unwrap_or(incarnation()))?;
+    let flow = uuid::Uuid::now_v7().to_string();
+    Ok(Owner::new(owner_id, Name::parse("incarnation_id", flow)?))
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rpc::NodeError;
-use quorate_statemachine::{Action, Command, Refusal, RequestId, lease, process, queue};
+use quorate_statemachine::{Action, Command, Refusal, RequestId, lease, lock, process, queue};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::transport::{Answered, ExecuteOptions, Executed, ReadOptions, Transport};
@@ -69,6 +69,14 @@ pub(crate) fn is_safe_to_repeat(command: &Command) -> bool {
             process::Command::Register(_) | process::Command::Complete(_) => true,
             process::Command::Append(append) => append.key.is_some(),
         },
+        Action::Lock(lock) => match lock {
+            lock::Command::Acquire(_)
+            | lock::Command::Renew(_)
+            | lock::Command::RenewMany(_)
+            | lock::Command::Release(_)
+            | lock::Command::CancelWait(_) => true,
+            lock::Command::Revoke(_) | lock::Command::Proclaim(_) => false,
+        },
         Action::Cluster(_) | Action::Composite(_) => false,
     }
 }
@@ -104,7 +112,7 @@ pub(crate) struct Done {
     /// command granted was not granted earlier.
     pub(crate) sent_at: Instant,
     /// Whether a try before the answered one may have been executed.
-    earlier_may_have_happened: bool,
+    pub(crate) earlier_may_have_happened: bool,
 }
 
 async fn tries(
@@ -237,7 +245,10 @@ fn retry_after_ms(error: &NodeError) -> u64 {
 }
 
 /// Mints a request id once the transport knows where the log stands.
-async fn mint(transport: &dyn Transport, deadline: Instant) -> Result<RequestId, NodeError> {
+pub(crate) async fn mint(
+    transport: &dyn Transport,
+    deadline: Instant,
+) -> Result<RequestId, NodeError> {
     let mut failures = Failures::new(deadline);
     loop {
         let error = match timeout_at(deadline, transport.ready(deadline)).await {

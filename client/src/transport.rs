@@ -79,6 +79,10 @@ pub enum WatchWhat {
     Queue(Name),
     /// Events and state of this process.
     Process(Name),
+    /// Grants, ends and proclamations of locks whose key starts with this; empty for all.
+    LockPrefix(String),
+    /// What becomes of the acquisitions of locks whose id starts with this: those of one client.
+    LockAcquisitions([u8; 8]),
 }
 
 impl WatchWhat {
@@ -99,6 +103,16 @@ impl WatchWhat {
                 Notice::EventAppended { process_id, .. }
                 | Notice::ProcessChanged { process_id, .. },
             ) => id == process_id,
+            (
+                Self::LockPrefix(prefix),
+                Notice::LockGranted { key, .. }
+                | Notice::LockLeft { key, .. }
+                | Notice::LockProclaimed { key, .. },
+            ) => key.as_str().starts_with(prefix.as_str()),
+            (
+                Self::LockAcquisitions(prefix),
+                Notice::LockGranted { id, .. } | Notice::LockLeft { id, .. },
+            ) => id.starts_with(prefix),
             _ => false,
         }
     }

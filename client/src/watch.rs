@@ -71,15 +71,25 @@ impl Watch {
         deadline: Instant,
         wanted: impl Fn(&Notice) -> bool,
     ) -> bool {
+        loop {
+            match self.next(deadline).await {
+                Next::Notices(notices) if notices.iter().any(&wanted) => return true,
+                Next::Notices(_) => {}
+                Next::Lost => return true,
+                Next::TooLate => return false,
+            }
+        }
+    }
+
+    /// Waits for the notices of the next entry that has some.
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Next {
         while let Some(events) = &mut self.events {
             match timeout_at(deadline, events.next()).await {
-                Err(_) => return false,
+                Err(_) => return Next::TooLate,
                 Ok(Some(WatchEvent::Notices { index, notices })) => {
                     self.registered_at = self.registered_at.max(index);
                     self.backoff = Backoff::new();
-                    if notices.iter().any(&wanted) {
-                        return true;
-                    }
+                    return Next::Notices(notices);
                 }
                 Ok(Some(WatchEvent::Registered { .. })) => {}
                 Ok(Some(WatchEvent::Lagged { .. }) | None) => self.events = None,
@@ -87,8 +97,18 @@ impl Watch {
         }
         let pause = Instant::now() + self.backoff.next_delay();
         sleep_until(pause.min(deadline)).await;
-        true
+        Next::Lost
     }
+}
+
+/// What a watch came to.
+pub(crate) enum Next {
+    /// What one entry did.
+    Notices(Vec<Notice>),
+    /// Notices were lost: register again, and look at the state.
+    Lost,
+    /// Nothing came by the deadline.
+    TooLate,
 }
 
 fn not_registered(when: &str) -> NodeError {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use quorate_client::statemachine::limits::REQUEST_RETENTION_MS;
+use quorate_client::statemachine::limits::{REQUEST_RETENTION_MS, REQUEST_SLACK_MS};
 use quorate_client::statemachine::queue::{self, Outcome};
 use quorate_client::statemachine::{
     Action, Command, Name, Precondition, Refusal, Response, lease, process,
@@ -56,7 +56,8 @@ async fn forget_answers(client: &Client) {
     for _ in 0..3 {
         jobs.push("x").send().await.expect("pushed");
     }
-    tokio::time::sleep(Duration::from_millis(REQUEST_RETENTION_MS + 1)).await;
+    let forgotten = REQUEST_RETENTION_MS + REQUEST_SLACK_MS;
+    tokio::time::sleep(Duration::from_millis(forgotten)).await;
     jobs.push("x").send().await.expect("pushed");
 }
 

@@ -11,11 +11,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use quorate_statemachine::Timestamp;
 
-use crate::raft::Raft;
+use crate::raft::{Raft, since_quorum};
 
 /// How much faster or slower than the monotonic clock cluster time may run, in percent.
 pub const SLEW_PERCENT: u64 = 5;
@@ -65,19 +64,14 @@ pub struct ClusterClock<S = System> {
 impl ClusterClock {
     /// Cluster time now, if the node of `raft` leads and has applied entries up to `applied`.
     ///
-    /// Must be called often while it leads, every 20 ms: time without a quorum is
-    /// seen by those who look.
+    /// Only who looks sees time without a quorum, so the ticker looks in each of its intervals.
     pub fn of_leader(&self, raft: &Raft, applied: Timestamp) -> Timestamp {
-        let (term, confirmed) = {
+        let (term, silence) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
-            let alone = metrics.membership_config.membership().voter_ids().count() == 1;
-            let acked = metrics
-                .last_quorum_acked
-                .and_then(|at| Instant::now().checked_sub(at.elapsed()));
-            let confirmed = if alone { Some(Instant::now()) } else { acked };
-            (metrics.current_term, confirmed)
+            (metrics.current_term, since_quorum(&metrics))
         };
+        let confirmed = silence.and_then(|silence| Instant::now().checked_sub(silence));
         self.now(term, confirmed, applied)
     }
 }

@@ -33,6 +33,8 @@ pub struct Core {
     pub(crate) stores: Arc<OpenStores>,
     pub(crate) snapshots: std::path::PathBuf,
     pub(crate) started: Instant,
+    /// For what must end when the node is dropped, wherever that happens.
+    pub(crate) runtime: tokio::runtime::Handle,
 }
 
 impl Core {
@@ -63,7 +65,7 @@ impl Core {
 
     /// Cluster time, if this node leads.
     pub fn cluster_now(&self) -> Timestamp {
-        self.clock.of_leader(&self.raft, self.state.meta().now)
+        self.clock.of_leader(&self.raft, self.state.now())
     }
 
     /// Executes a command here if this node leads, else passes it on to the leader.

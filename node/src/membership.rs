@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::propose::{no_leader, not_leader};
-use crate::raft::{Member, Raft, TypeConfig};
+use crate::raft::{Member, Metrics, Raft, TypeConfig};
 
 /// How far behind the leader's log a learner may be to become a voter. In entries.
 pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
@@ -30,8 +30,6 @@ const IN_PROGRESS_PAUSE: Duration = Duration::from_millis(20);
 
 /// A voter that has acknowledged nothing for so long does not count as alive.
 const ALIVE: Duration = Duration::from_secs(3);
-
-type Metrics = openraft::RaftMetrics<TypeConfig>;
 
 /// The leader and where it is, as far as this node knows.
 pub fn leader_of(raft: &Raft) -> Option<(u64, Member)> {

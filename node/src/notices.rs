@@ -3,11 +3,15 @@
 //! A watch registers first and says at which index; whoever reads the state at or after that index
 //! and then follows the notices misses nothing. Buffers are bounded: a watcher that does not keep
 //! up is told from where to go on ([`WatchEvent::Lagged`]) and dropped.
+//!
+//! A notice is offered to those who watch its own topic and to those who watch prefixes, so that
+//! the watches of other clients cost nothing when one is granted a lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use quorate_client::{WatchEvent, WatchWhat};
+use quorate_statemachine::Name;
 use quorate_statemachine::notice::Notice;
 use tokio::sync::{mpsc, watch};
 
@@ -19,15 +23,33 @@ pub const WATCH_BUFFER: usize = 4_096;
 /// Entries with notices that are kept for watches that resume.
 pub const REPLAY_ENTRIES: usize = 16_384;
 
+/// Watchers below which nobody looks for those that have gone.
+const PRUNE_FROM: usize = 64;
+
 struct Watcher {
     what: WatchWhat,
     tx: mpsc::Sender<WatchEvent>,
+}
+
+/// What a notice is about, and a watch for one thing.
+#[derive(PartialEq, Eq, Hash)]
+enum Topic {
+    Queue(Name),
+    Process(Name),
+    /// Of the client whose acquisitions start with this.
+    Acquisitions([u8; 8]),
 }
 
 #[derive(Default)]
 struct Inner {
     next_id: u64,
     watchers: HashMap<u64, Watcher>,
+    /// Who watches one thing.
+    by_topic: HashMap<Topic, Vec<u64>>,
+    /// Who watches all that starts with something.
+    by_prefix: Vec<u64>,
+    /// Watchers at which those that have gone are looked for.
+    prune_at: usize,
     replay: VecDeque<(u64, Arc<Vec<Notice>>)>,
     /// Notices of entries at or below this index may be gone from `replay`.
     forgotten: u64,
@@ -103,6 +125,8 @@ impl Hub {
         for (_, watcher) in inner.watchers.drain() {
             let _ = watcher.tx.try_send(WatchEvent::Lagged { resume_from: 0 });
         }
+        inner.by_topic.clear();
+        inner.by_prefix.clear();
         inner.replay.clear();
         inner.forgotten = applied;
         drop(inner);
@@ -124,10 +148,7 @@ impl Hub {
             let _ = tx.try_send(WatchEvent::Lagged { resume_from: 0 });
             return rx;
         }
-        inner.next_id += 1;
-        let id = inner.next_id;
-        inner.watchers.retain(|_, watcher| !watcher.tx.is_closed());
-        inner.watchers.insert(id, Watcher { what, tx });
+        inner.add(Watcher { what, tx });
         rx
     }
 
@@ -139,32 +160,64 @@ impl Hub {
 }
 
 impl Inner {
+    fn add(&mut self, watcher: Watcher) {
+        if self.watchers.len() >= self.prune_at.max(PRUNE_FROM) {
+            self.prune();
+        }
+        self.next_id += 1;
+        match topic_of_watch(&watcher.what) {
+            Some(topic) => self.by_topic.entry(topic).or_default().push(self.next_id),
+            None => self.by_prefix.push(self.next_id),
+        }
+        self.watchers.insert(self.next_id, watcher);
+    }
+
+    /// Forgets those that have gone; not again before there are twice as many.
+    fn prune(&mut self) {
+        self.watchers.retain(|_, watcher| !watcher.tx.is_closed());
+        let watchers = &self.watchers;
+        self.by_prefix.retain(|id| watchers.contains_key(id));
+        self.by_topic.retain(|_, ids| {
+            ids.retain(|id| watchers.contains_key(id));
+            !ids.is_empty()
+        });
+        self.prune_at = 2 * self.watchers.len();
+    }
+
     fn deliver(&mut self, index: u64, notices: &[Notice]) {
-        let mut gone = Vec::new();
-        for (id, watcher) in &self.watchers {
-            let wanted = of_what(&watcher.what, notices);
-            if wanted.is_empty() {
+        for (id, notices) in self.wanted(notices) {
+            let Some(watcher) = self.watchers.get(&id) else {
                 continue;
-            }
-            // One place stays free for the word that it lags.
-            if watcher.tx.capacity() <= 1 {
-                let _ = watcher
-                    .tx
-                    .try_send(WatchEvent::Lagged { resume_from: index });
-                gone.push(*id);
-                continue;
-            }
-            let delivery = WatchEvent::Notices {
-                index,
-                notices: wanted,
             };
-            if watcher.tx.try_send(delivery).is_err() {
-                gone.push(*id);
+            // One place stays free for the word that it lags.
+            let lags = watcher.tx.capacity() <= 1;
+            let event = if lags {
+                WatchEvent::Lagged { resume_from: index }
+            } else {
+                WatchEvent::Notices { index, notices }
+            };
+            if watcher.tx.try_send(event).is_err() || lags {
+                self.watchers.remove(&id);
             }
         }
-        for id in gone {
-            self.watchers.remove(&id);
+    }
+
+    /// Who wants which of the notices.
+    fn wanted(&self, notices: &[Notice]) -> BTreeMap<u64, Vec<Notice>> {
+        let mut wanted = BTreeMap::<u64, Vec<Notice>>::new();
+        if self.watchers.is_empty() {
+            return wanted;
         }
+        for notice in notices {
+            let own = topic_of(notice).and_then(|topic| self.by_topic.get(&topic));
+            for id in own.into_iter().flatten().chain(&self.by_prefix) {
+                let watcher = self.watchers.get(id);
+                if watcher.is_some_and(|watcher| watcher.what.matches(notice)) {
+                    wanted.entry(*id).or_default().push(notice.clone());
+                }
+            }
+        }
+        wanted
     }
 
     fn remember(&mut self, index: u64, notices: Vec<Notice>) {
@@ -196,28 +249,34 @@ impl Inner {
 }
 
 fn of_what(what: &WatchWhat, notices: &[Notice]) -> Vec<Notice> {
-    notices
-        .iter()
-        .filter(|notice| concerns(what, notice))
-        .cloned()
-        .collect()
+    let wanted = notices.iter().filter(|notice| what.matches(notice));
+    wanted.cloned().collect()
 }
 
-fn concerns(what: &WatchWhat, notice: &Notice) -> bool {
-    match (what, notice) {
-        (
-            WatchWhat::LeasePrefix(prefix),
-            Notice::LeaseGranted { key, .. } | Notice::LeaseEnded { key, .. },
-        ) => key.as_str().starts_with(prefix.as_str()),
-        (
-            WatchWhat::Queue(name),
-            Notice::QueueReady { queue } | Notice::ItemSettled { queue, .. },
-        ) => queue == name,
-        (
-            WatchWhat::Process(id),
-            Notice::EventAppended { process_id, .. } | Notice::ProcessChanged { process_id, .. },
-        ) => process_id == id,
-        _ => false,
+fn topic_of_watch(what: &WatchWhat) -> Option<Topic> {
+    match what {
+        WatchWhat::LeasePrefix(_) | WatchWhat::LockPrefix(_) => None,
+        WatchWhat::Queue(queue) => Some(Topic::Queue(queue.clone())),
+        WatchWhat::Process(id) => Some(Topic::Process(id.clone())),
+        WatchWhat::LockAcquisitions(prefix) => Some(Topic::Acquisitions(*prefix)),
+    }
+}
+
+fn topic_of(notice: &Notice) -> Option<Topic> {
+    match notice {
+        Notice::QueueReady { queue } | Notice::ItemSettled { queue, .. } => {
+            Some(Topic::Queue(queue.clone()))
+        }
+        Notice::EventAppended { process_id, .. } | Notice::ProcessChanged { process_id, .. } => {
+            Some(Topic::Process(process_id.clone()))
+        }
+        Notice::LockGranted { id, .. } | Notice::LockLeft { id, .. } => {
+            id.first_chunk().copied().map(Topic::Acquisitions)
+        }
+        Notice::LeaseGranted { .. }
+        | Notice::LeaseEnded { .. }
+        | Notice::LockProclaimed { .. }
+        | Notice::DigestRecorded { .. } => None,
     }
 }
 
@@ -289,6 +348,41 @@ mod tests {
         assert_eq!(all.len(), WATCH_BUFFER);
         let resume_from = WATCH_BUFFER as u64 - 1;
         assert_eq!(all.last(), Some(&WatchEvent::Lagged { resume_from }));
+    }
+
+    #[test]
+    fn a_watch_for_one_thing_is_not_offered_what_is_about_others() {
+        let hub = Hub::new(0);
+        let key = Name::parse("key", "a").expect("valid");
+        let mut first = hub.watch(WatchWhat::LockAcquisitions([1; 8]), 0);
+        let mut second = hub.watch(WatchWhat::LockAcquisitions([2; 8]), 0);
+        let mut all = hub.watch(WatchWhat::LockPrefix("a".to_owned()), 0);
+        let granted = vec![Notice::LockGranted {
+            key: key.clone(),
+            id: [2; 16],
+            owner_id: key.clone(),
+            fencing_token: 7,
+        }];
+        hub.publish(7, vec![(7, granted.clone())]);
+        let registered = WatchEvent::Registered { index: 0 };
+        let delivery = WatchEvent::Notices {
+            index: 7,
+            notices: granted,
+        };
+        assert_eq!(received(&mut first), [registered.clone()]);
+        let expected = [registered, delivery];
+        assert_eq!(received(&mut second), expected);
+        assert_eq!(received(&mut all), expected);
+    }
+
+    #[test]
+    fn watches_that_have_gone_are_forgotten_with_their_topics() {
+        let hub = Hub::new(0);
+        for n in 0..PRUNE_FROM * 4 {
+            drop(hub.watch(queue(&format!("q{n}")), 0));
+        }
+        assert!(hub.watchers() <= PRUNE_FROM, "{}", hub.watchers());
+        assert!(hub.lock().by_topic.len() <= PRUNE_FROM);
     }
 
     #[test]

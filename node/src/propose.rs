@@ -13,7 +13,7 @@ use quorate_client::Executed;
 use quorate_rpc::{LeaderHint, NodeError};
 use quorate_statemachine::limits::{COMMAND_BYTES_MAX, RENEWALS_PER_ENTRY_MAX};
 use quorate_statemachine::{
-    Action, Command, InvalidArgument, Refusal, Reply, Response, Timestamp, lease, queue,
+    Action, Command, InvalidArgument, Refusal, Reply, Response, Timestamp, lease, lock, queue,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -49,10 +49,16 @@ pub struct Submission {
 struct Pending {
     command: Bytes,
     /// Set when it can be gathered with other renewals.
-    renewal: Option<lease::Renew>,
+    renewal: Option<Renewal>,
     deadline: Instant,
     responder: Responder<Executed>,
     permit: Permit,
+}
+
+/// What shares an entry with others of its kind.
+enum Renewal {
+    Lease(lease::Renew),
+    Lock(lock::Renew),
 }
 
 /// Takes commands of this node's callers to Raft.
@@ -73,6 +79,14 @@ struct Worker {
 enum Waiting {
     One(Responder<Executed>, Permit),
     Renewals(Vec<(Responder<Executed>, Permit)>),
+}
+
+/// Renewals of one kind that came together, and who waits for them.
+struct Gathered<R> {
+    renewals: Vec<R>,
+    renewers: Vec<(Responder<Executed>, Permit)>,
+    /// The last one as it came.
+    last: Bytes,
 }
 
 impl Proposer {
@@ -157,16 +171,17 @@ impl Proposer {
 
 /// Reads and checks a command as [`quorate_statemachine::apply`] will, so that what it would refuse
 /// to read never reaches the log.
-fn check(command: &[u8], allow_zero_ttl: bool) -> Result<Option<lease::Renew>, InvalidArgument> {
+fn check(command: &[u8], allow_zero_ttl: bool) -> Result<Option<Renewal>, InvalidArgument> {
     let command = Command::decode(command)?;
     if !allow_zero_ttl {
         refuse_zero_ttl(&command.action)?;
     }
     let plain = command.request.is_none() && command.preconditions.is_empty();
-    match command.action {
-        Action::Lease(lease::Command::Renew(renew)) if plain => Ok(Some(renew)),
-        _ => Ok(None),
-    }
+    Ok(match command.action {
+        Action::Lease(lease::Command::Renew(renew)) if plain => Some(Renewal::Lease(renew)),
+        Action::Lock(lock::Command::Renew(renew)) if plain => Some(Renewal::Lock(renew)),
+        _ => None,
+    })
 }
 
 /// A grant that is over at once is asked for by no one but adapters that say so.
@@ -222,15 +237,14 @@ impl Worker {
     }
 
     fn now(&self) -> Timestamp {
-        self.clock.of_leader(&self.raft, self.state.meta().now)
+        self.clock.of_leader(&self.raft, self.state.now())
     }
 }
 
-/// Turns a batch into proposals: renewals that came together share one entry.
+/// Turns a batch into proposals: renewals of one kind that came together share one entry.
 fn frame(batch: &mut Vec<Pending>, now: Timestamp) -> (Vec<Proposal>, Vec<Waiting>) {
     let (mut proposals, mut waiting) = (Vec::with_capacity(batch.len()), Vec::new());
-    let (mut renewals, mut renewers) = (Vec::new(), Vec::new());
-    let mut single = None;
+    let (mut leases, mut locks) = (Gathered::new(), Gathered::new());
     let instant = Instant::now();
     for pending in batch.drain(..) {
         if pending.deadline <= instant {
@@ -241,31 +255,51 @@ fn frame(batch: &mut Vec<Pending>, now: Timestamp) -> (Vec<Proposal>, Vec<Waitin
             }));
             continue;
         }
+        let to = (pending.responder, pending.permit);
         match pending.renewal {
-            Some(renewal) => {
-                renewals.push(renewal);
-                renewers.push((pending.responder, pending.permit));
-                single = Some(pending.command);
-            }
+            Some(Renewal::Lease(renewal)) => leases.add(renewal, to, pending.command),
+            Some(Renewal::Lock(renewal)) => locks.add(renewal, to, pending.command),
             None => {
                 proposals.push(Proposal::new(now, &pending.command));
-                waiting.push(Waiting::One(pending.responder, pending.permit));
+                waiting.push(Waiting::One(to.0, to.1));
             }
         }
     }
-    if let (1, Some(command)) = (renewals.len(), single) {
+    let many_leases = |renewals| lease::RenewMany { renewals }.into();
+    let many_locks = |renewals| lock::RenewMany { renewals }.into();
+    let gathered = [leases.finish(many_leases), locks.finish(many_locks)];
+    for (command, waiter) in gathered.into_iter().flatten() {
         proposals.push(Proposal::new(now, &command));
-        waiting.extend(
-            renewers
-                .into_iter()
-                .map(|(to, permit)| Waiting::One(to, permit)),
-        );
-    } else if !renewals.is_empty() {
-        let many = lease::RenewMany { renewals };
-        proposals.push(Proposal::new(now, &Command::from(many).encode()));
-        waiting.push(Waiting::Renewals(renewers));
+        waiting.push(waiter);
     }
     (proposals, waiting)
+}
+
+impl<R> Gathered<R> {
+    fn new() -> Self {
+        Self {
+            renewals: Vec::new(),
+            renewers: Vec::new(),
+            last: Bytes::new(),
+        }
+    }
+
+    fn add(&mut self, renewal: R, to: (Responder<Executed>, Permit), command: Bytes) {
+        self.renewals.push(renewal);
+        self.renewers.push(to);
+        self.last = command;
+    }
+
+    /// The command for all of them, or the only one as it came.
+    fn finish(mut self, many: impl FnOnce(Vec<R>) -> Action) -> Option<(Bytes, Waiting)> {
+        let (responder, permit) = self.renewers.pop()?;
+        if self.renewers.is_empty() {
+            return Some((self.last, Waiting::One(responder, permit)));
+        }
+        self.renewers.push((responder, permit));
+        let command = Command::from(many(self.renewals)).encode();
+        Some((command.into(), Waiting::Renewals(self.renewers)))
+    }
 }
 
 const _: () = assert!(BATCH_COMMANDS <= RENEWALS_PER_ENTRY_MAX);
@@ -299,18 +333,12 @@ impl Waiting {
             (Self::One(responder, _permit), Some(reply)) => {
                 responder.send(Ok(Executed { index, reply }));
             }
-            (
-                Self::Renewals(renewers),
-                Some(Reply(Ok(Response::Lease(lease::Response::RenewMany(answers))))),
-            ) => {
+            (Self::Renewals(renewers), Some(Reply(Ok(response)))) => {
+                let answers = each(response);
                 assert_eq!(renewers.len(), answers.len(), "each renewal has its answer");
                 for ((responder, _permit), answer) in renewers.into_iter().zip(answers) {
-                    let response =
-                        answer.map(|renewed| Response::Lease(lease::Response::Renew(renewed)));
-                    responder.send(Ok(Executed {
-                        index,
-                        reply: Reply(response),
-                    }));
+                    let reply = Reply(answer);
+                    responder.send(Ok(Executed { index, reply }));
                 }
             }
             (waiting, reply) => waiting.fail(&NodeError::OutcomeUnknown {
@@ -328,6 +356,21 @@ impl Waiting {
                 }
             }
         }
+    }
+}
+
+/// The answers of gathered renewals, one by one.
+fn each(response: Response) -> Vec<Result<Response, Refusal>> {
+    match response {
+        Response::Lease(lease::Response::RenewMany(answers)) => {
+            let one = |renewed| Response::Lease(lease::Response::Renew(renewed));
+            answers.into_iter().map(|answer| answer.map(one)).collect()
+        }
+        Response::Lock(lock::Response::RenewMany(answers)) => {
+            let one = |kept| Response::Lock(lock::Response::Renew(kept));
+            answers.into_iter().map(|answer| answer.map(one)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -4,8 +4,10 @@
 //! that a new openraft changes this file, the storage and the network, and nothing else.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use openraft::Instant as _;
 use quorate_statemachine::{Reply, Timestamp};
 
 openraft::declare_raft_types!(
@@ -22,6 +24,8 @@ openraft::declare_raft_types!(
 
 /// The Raft of a node.
 pub type Raft = openraft::Raft<TypeConfig, crate::storage::StateStore>;
+/// What Raft says of itself.
+pub type Metrics = openraft::RaftMetrics<TypeConfig>;
 /// Term and node of a leader or candidate.
 pub type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>;
 /// Term of a leader that a quorum has elected.
@@ -186,4 +190,13 @@ mod tests {
         let empty = Proposal::from_framed(Bytes::from_static(&[0; 26])).expect("just enough");
         assert_eq!(empty.command(), b"");
     }
+}
+
+/// How long ago this leader heard a quorum; none if it never did. A leader that is a quorum by
+/// itself hears it all the time.
+pub fn since_quorum(metrics: &Metrics) -> Option<Duration> {
+    if metrics.membership_config.membership().voter_ids().count() == 1 {
+        return Some(Duration::ZERO);
+    }
+    metrics.last_quorum_acked.map(|at| at.elapsed())
 }

@@ -21,7 +21,7 @@ use crate::clock::ClusterClock;
 use crate::membership::leader_of;
 use crate::network::Peers;
 use crate::propose::{not_leader, stopped, too_late};
-use crate::raft::{Member, Raft, TypeConfig};
+use crate::raft::{Member, Raft, TypeConfig, since_quorum};
 use crate::respond::{self, Responder};
 use crate::storage::StateReader;
 
@@ -201,7 +201,7 @@ impl ReadContext {
         }
         let point = ReadPoint {
             index: 0,
-            now: self.state.meta().now,
+            now: self.state.now(),
         };
         self.answer_at(within, &point).await;
     }
@@ -276,7 +276,7 @@ impl ReadContext {
             .map_err(read_error)?;
         Ok(ReadPoint {
             index: linearizer.read_log_id().index(),
-            now: self.clock.of_leader(&self.raft, self.state.meta().now),
+            now: self.clock.of_leader(&self.raft, self.state.now()),
         })
     }
 
@@ -328,10 +328,7 @@ impl ReadContext {
     pub async fn since_leader_was_heard(&self) -> Option<Duration> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.state.is_leader() {
-            let membership = metrics.membership_config.membership();
-            let alone = membership.voter_ids().count() == 1;
-            let acked = metrics.last_quorum_acked.map(|at| at.elapsed());
-            return if alone { Some(Duration::ZERO) } else { acked };
+            return since_quorum(&metrics);
         }
         let heard = self
             .raft

@@ -116,10 +116,16 @@ impl Shared {
     /// Stops at once, without a farewell to clients or peers.
     pub fn abandon(&self) {
         self.stop.cancel();
-        self.core
+        let core = self
+            .core
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        // Streams of clients keep the core for as long as they live: Raft must not go on in it.
+        if let Some(core) = core {
+            let raft = core.raft.clone();
+            core.runtime.spawn(async move { raft.shutdown().await });
+        }
     }
 
     /// The core, if the node is a member that runs.
@@ -316,6 +322,7 @@ impl Shared {
             stores,
             snapshots: self.snapshots.clone(),
             started: Instant::now(),
+            runtime: tokio::runtime::Handle::current(),
         });
         self.run_tasks(&core, log_failure);
         self.health.send_replace(Health::Running);

@@ -195,3 +195,35 @@ async fn one_node_grows_to_three_while_a_client_writes() -> Result {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_dropped_leader_leads_no_longer_though_a_client_is_connected() -> Result {
+    let dirs: [_; 3] = std::array::from_fn(|_| tempfile::tempdir().expect("a directory"));
+    let founder = Node::builder()
+        .data_dir(dirs[0].path())
+        .name("n1")
+        .listen_peer("127.0.0.1:0")
+        .listen_client("127.0.0.1:0")
+        .start()
+        .await?;
+    let second = blank(dirs[1].path(), "n2").start().await?;
+    let third = blank(dirs[2].path(), "n3").start().await?;
+    add(&founder, &second).await?;
+    add(&founder, &third).await?;
+    let endpoints = [&founder, &second, &third].map(|node| node.member().client_addr);
+    let client = Client::connect(endpoints)?.with_timeout(PATIENCE);
+    let before = granted(&client, "before").await?;
+    assert_eq!(founder.status().role, "leader");
+    drop(founder);
+    let after = granted(&client, "after").await?;
+    assert!(after > before);
+    let leads = |node: &Node| node.status().role == "leader";
+    assert!(
+        leads(&second) || leads(&third),
+        "the dropped one granted it"
+    );
+    for node in [third, second] {
+        node.shutdown().await;
+    }
+    Ok(())
+}

@@ -28,10 +28,7 @@ mod pool;
 mod standing;
 
 use connection::Connection;
-use pool::Pool;
-
-/// How long a node may be silent before others are asked who leads.
-const SILENCE: Duration = Duration::from_millis(500);
+use pool::{Pool, SILENCE};
 
 /// Which nodes are asked to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -12,6 +12,9 @@ use super::connection::Connection;
 use super::lane::not_sent;
 use super::standing::Standing;
 
+/// How long a node may be silent before others are asked who leads.
+pub(super) const SILENCE: Duration = Duration::from_millis(500);
+
 /// Between tries to reach one node: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -130,12 +133,14 @@ impl Pool {
         learned
     }
 
-    /// A node has not answered for a while: asks the others, and closes the connection to it when
-    /// another one leads by now. It may be paused or cut off; then it will not say so itself.
+    /// A node has not answered for a while: if it does not even say how it stands, or is behind the
+    /// times, and another one leads by now, closes the connection to it.
     pub(super) async fn look_past(&self, silent: &Connection) {
         let Ok(_looking) = silent.looking.try_lock() else {
             return;
         };
+        // One that is only slow is asked first: it knows the term, and keeps its connection.
+        let _ = tokio::time::timeout(SILENCE, silent.ask_again()).await;
         let others = self.endpoints.iter().cloned().chain(self.learned());
         for address in others.filter(|address| *address != silent.address) {
             let deadline = Instant::now() + self.connect_timeout;

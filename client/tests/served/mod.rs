@@ -274,6 +274,11 @@ impl Coordination for Service {
             Some(What::LeasePrefix(prefix)) => WatchWhat::LeasePrefix(prefix),
             Some(What::Queue(queue)) => WatchWhat::Queue(name(queue)?),
             Some(What::Process(process)) => WatchWhat::Process(name(process)?),
+            Some(What::LockPrefix(prefix)) => WatchWhat::LockPrefix(prefix),
+            Some(What::LockAcquisitions(prefix)) => WatchWhat::LockAcquisitions(
+                <[u8; 8]>::try_from(&prefix[..])
+                    .map_err(|_| Status::invalid_argument("a prefix has 8 bytes"))?,
+            ),
             None => return Err(Status::invalid_argument("nothing to watch")),
         };
         let events = self.cluster.watch(what, 0).await?;

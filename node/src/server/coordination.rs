@@ -211,6 +211,19 @@ fn watch_what(what: Option<v1::watch_request::What>) -> Result<WatchWhat, Invali
         }
         Some(What::Queue(queue)) => Name::parse("queue", queue).map(WatchWhat::Queue),
         Some(What::Process(id)) => Name::parse("process", id).map(WatchWhat::Process),
+        Some(What::LockPrefix(prefix)) => {
+            let longest = quorate_statemachine::limits::NAME_BYTES_MAX;
+            InvalidArgument::check_bytes("lock_prefix", prefix.len(), longest)?;
+            Ok(WatchWhat::LockPrefix(prefix))
+        }
+        Some(What::LockAcquisitions(prefix)) => {
+            let wrong = |_| {
+                let found = format!("{} bytes", prefix.len());
+                InvalidArgument::new("lock_acquisitions", "has another length", "8 bytes", found)
+            };
+            let prefix = <[u8; 8]>::try_from(&prefix[..]).map_err(wrong)?;
+            Ok(WatchWhat::LockAcquisitions(prefix))
+        }
         None => Err(InvalidArgument::new(
             "what",
             "is missing",

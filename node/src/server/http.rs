@@ -101,7 +101,8 @@ type Answer = (StatusCode, String);
 
 /// `ok`, or what is wrong; with `?verbose` a line for each check.
 fn answer(checks: &[Check], query: Option<&str>) -> Answer {
-    let verbose = query.is_some_and(|query| query.split('&').any(|it| it.starts_with("verbose")));
+    let mut asked = query.unwrap_or_default().split('&');
+    let verbose = asked.any(|it| it == "verbose" || it.starts_with("verbose="));
     let mut text = String::new();
     for (name, outcome) in checks {
         // Writing to a String cannot fail.

@@ -44,14 +44,16 @@ impl Pending {
         [&self.newer, &self.writing]
     }
 
-    fn begin(&mut self) -> Arc<Overlay> {
+    /// What waits is under way from here on.
+    pub fn begin(&mut self) -> Arc<Overlay> {
         debug_assert!(self.writing.is_empty(), "one write at a time");
         self.bytes = 0;
         self.writing = Arc::new(std::mem::take(&mut self.newer));
         Arc::clone(&self.writing)
     }
 
-    fn finish(&mut self, written: &Arc<Overlay>) {
+    /// It is in the database.
+    pub fn finish(&mut self, written: &Arc<Overlay>) {
         // A snapshot may have taken the place of the state meanwhile.
         if Arc::ptr_eq(&self.writing, written) {
             self.writing = Arc::default();

@@ -13,10 +13,10 @@
 //!
 //! # How rows get to RocksDB
 //!
-//! Changed rows wait in memory until they are [`PENDING_BYTES`], then one thread ([`behind`])
-//! writes them in one batch while entries go on. A row that changed ten times meanwhile is written
-//! once. As nothing is synced before a checkpoint anyway, a crash loses nothing more than without
-//! the wait.
+//! Changed rows wait in memory until they are [`StateOptions::pending_bytes`], then one thread
+//! ([`behind`]) writes them in one batch while entries go on. A row that changed ten times
+//! meanwhile is written once. Nothing is synced before a checkpoint anyway, so this loses nothing
+//! that was safe before; a crash only leaves more to be applied again.
 //!
 //! # Who reads what
 //!
@@ -63,19 +63,18 @@ pub use reader::{StateReader, StateSizes};
 /// Entries that are answered together.
 const CHUNK_ENTRIES_MAX: usize = 256;
 
-/// Bytes of changed rows that wait for the thread which writes them.
-const PENDING_BYTES: usize = 4 << 20;
-
-/// Bytes of changed rows at which applying waits for that thread.
-const PENDING_BYTES_MAX: usize = 4 * PENDING_BYTES;
+/// So many times [`StateOptions::pending_bytes`] may wait before applying waits too.
+const PENDING_TIMES_MAX: usize = 4;
 
 /// Bounds of the state's memory, beside the resident tables.
 #[derive(Debug, Clone)]
 pub struct StateOptions {
     /// Bytes of table blocks kept in memory.
     pub block_cache_bytes: usize,
-    /// RocksDB's write buffer: how much is applied again after a crash, at most.
+    /// RocksDB's write buffer. With what waits for it, how much is applied again after a crash.
     pub write_buffer_bytes: usize,
+    /// Bytes of changed rows that wait until they are given to RocksDB.
+    pub pending_bytes: usize,
 }
 
 impl Default for StateOptions {
@@ -83,6 +82,7 @@ impl Default for StateOptions {
         Self {
             block_cache_bytes: 32 << 20,
             write_buffer_bytes: 16 << 20,
+            pending_bytes: 4 << 20,
         }
     }
 }
@@ -321,7 +321,8 @@ fn decode_meta(row: &[u8]) -> Result<MetaRow, String> {
 
 impl Shared {
     fn state(&self) -> RwLockReadGuard<'_, State> {
-        // A panic of a reader changes nothing, and the writer's last step cannot fail.
+        // A panic of a reader changes nothing, and who writes changes nothing before it knows all
+        // of an entry's changes.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -359,9 +360,10 @@ impl Shared {
         if let Some(responder) = responder {
             told.answers.push((responder, Outcome { index, reply }));
         }
-        if waiting > PENDING_BYTES_MAX {
+        let pending_bytes = self.options.pending_bytes;
+        if waiting > PENDING_TIMES_MAX * pending_bytes {
             self.write_pending()?;
-        } else if waiting > PENDING_BYTES {
+        } else if waiting > pending_bytes {
             self.behind.wake();
         }
         Ok(())

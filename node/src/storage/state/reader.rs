@@ -23,7 +23,7 @@ pub struct StateReader {
 pub struct StateSizes {
     /// Bytes of tables on disk.
     pub disk_bytes: u64,
-    /// Bytes that are not in tables yet: in RocksDB's write buffers, or on their way there.
+    /// Bytes that are not in tables yet: in RocksDB's write buffers, or waiting to get there.
     pub buffer_bytes: u64,
     /// Rows of the tables held in memory.
     pub resident_rows: u64,
@@ -54,6 +54,12 @@ impl StateReader {
     #[must_use]
     pub fn membership(&self) -> StoredMembership {
         self.shared.state().membership.clone()
+    }
+
+    /// Cluster time at the last applied command.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.state().meta.now
     }
 
     /// Counters and marks at the last applied command: time, digest, cluster id.

@@ -1,11 +1,12 @@
 //! The state: restarts, chunks, snapshots, and what damage is refused.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "here it fails the test")]
 
 use std::fs;
 use std::sync::Mutex as StdMutex;
 
 use openraft::storage::RaftLogStorage;
 use quorate_statemachine::lease::{Claim, SameOwner};
+use quorate_statemachine::tables::Table;
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{Command, LeaseToken, Name, Owner, cluster};
 use tempfile::TempDir;
@@ -16,6 +17,7 @@ use crate::storage::{DataDir, Identity, Receiver, Storage, StorageOptions};
 
 struct Home {
     temp: TempDir,
+    options: StateOptions,
     changes: Arc<StdMutex<Vec<StateChange>>>,
 }
 
@@ -23,6 +25,7 @@ impl Home {
     fn new() -> Self {
         Self {
             temp: tempfile::tempdir().unwrap(),
+            options: StateOptions::default(),
             changes: Arc::default(),
         }
     }
@@ -38,7 +41,7 @@ impl Home {
     fn try_open(&self) -> Result<StateStore, StorageError> {
         let changes = self.changes.clone();
         let hook = Arc::new(move |change| changes.lock().unwrap().push(change));
-        StateStore::open(self.dir(), &StateOptions::default(), hook)
+        StateStore::open(self.dir(), &self.options, hook)
     }
 
     fn names(&self, dir: &str) -> Vec<String> {
@@ -155,6 +158,83 @@ async fn chunks_of_any_size_give_the_rows_of_one_entry_after_the_other() {
         }
         assert_like_model(&store, &all);
     }
+}
+
+/// Of every few rows that change, some are in RocksDB, some on their way, and some wait.
+#[tokio::test]
+async fn rows_that_wait_are_written_or_under_way_are_one_state() {
+    let all = claims(1..800);
+    for pending_bytes in [1, 1_000, 20_000] {
+        let mut home = Home::new();
+        home.options.pending_bytes = pending_bytes;
+        let mut store = home.open();
+        for (at, part) in all.chunks(37).enumerate() {
+            apply(&mut store, part.to_vec()).await;
+            let applied = &all[..all.len().min(37 * (at + 1))];
+            assert_like_model(&store, applied);
+        }
+        store.reader().verify().unwrap();
+        drop(store);
+        assert_like_model(&home.open(), &all);
+    }
+}
+
+#[test]
+fn a_newer_layer_hides_rows_below_it_also_while_it_is_written() {
+    let home = Home::new();
+    let store = home.open();
+    let key = |n: u8| vec![0, 0, tables::LeaseEnded::TAG, n];
+    let put = |n: u8, value: &'static str| (key(n), Some(Bytes::from_static(value.as_bytes())));
+    let add = |rows: Vec<(Vec<u8>, Option<Bytes>)>| {
+        let mut state = store.shared.state.write().unwrap();
+        for (key, value) in rows {
+            state.pending.add(key, value);
+        }
+    };
+    add((1..6).map(|n| put(n, "disk")).collect());
+    store.shared.write_pending().unwrap();
+    add(vec![
+        put(0, "under way"),
+        put(2, "under way"),
+        (key(3), None),
+    ]);
+    let writing = store.shared.state.write().unwrap().pending.begin();
+    add(vec![
+        (key(2), None),
+        put(3, "waits"),
+        put(5, "waits"),
+        put(6, "waits"),
+    ]);
+    let seen = || {
+        let mut seen = Vec::new();
+        store.reader().read(|view, _, _| {
+            view.scan(&key(0), &key(9), &mut |key, value| {
+                assert_eq!(view.get(key).unwrap().as_deref(), Some(value));
+                seen.push((key[3], String::from_utf8(value.to_vec()).unwrap()));
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+            assert_eq!(view.get(&key(2)).unwrap(), None);
+        });
+        seen
+    };
+    let expected = [
+        (0, "under way"),
+        (1, "disk"),
+        (3, "waits"),
+        (4, "disk"),
+        (5, "waits"),
+        (6, "waits"),
+    ];
+    let expected = expected.map(|(n, value)| (n, value.to_owned()));
+    assert_eq!(seen(), expected);
+    let database = store.shared.state().database.clone();
+    let membership = StoredMembership::default();
+    database.write(&writing, None, &membership).unwrap();
+    store.shared.state.write().unwrap().pending.finish(&writing);
+    assert_eq!(seen(), expected);
+    store.shared.write_pending().unwrap();
+    assert_eq!(seen(), expected);
 }
 
 #[tokio::test]
