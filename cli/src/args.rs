@@ -12,6 +12,7 @@ use crate::output::Format;
 pub mod bench;
 pub mod dev;
 pub mod lease;
+pub mod lock;
 pub mod member;
 pub mod process;
 pub mod queue;
@@ -174,6 +175,9 @@ pub enum Command {
     /// Leases: claim, renew, release, look, explain, watch
     #[command(subcommand)]
     Lease(lease::Verb),
+    /// Locks: run a command under one, look who holds and who waits, end holds and waits
+    #[command(subcommand)]
+    Lock(lock::Verb),
     /// Work queues: push, claim, renew, settle, look
     #[command(subcommand)]
     Queue(queue::Verb),
@@ -380,6 +384,19 @@ mod tests {
             "lease history k",
             "lease explain k",
             "lease watch",
+            "lock run k -- cmd --flag",
+            "lock run k --ttl 10s --wait 30s --owner me --delay 1s --kill-after 5s -- cmd",
+            "lock run k --shared -- cmd",
+            "lock run k --permits 3 --wait 0s -- cmd -o json",
+            "lock list",
+            "lock list jobs/ --limit 5",
+            "lock get k",
+            "lock waiters k",
+            "lock cancel-wait k 0198a2b4-0000-7000-8000-000000000000",
+            "lock release k --token 7",
+            "lock revoke k --token 7 --by me --yes",
+            "lock graph jobs/",
+            "lock watch jobs/",
             "queue list",
             "queue push q --payload {} --key d --delay 5s --priority 9",
             "queue claim q --owner me --ttl 30s --max 5 --wait 10s",
@@ -414,6 +431,11 @@ mod tests {
             "queue settle q 9 --token 7 --dead --retry-in 5s",
             "bench lock --seconds 1 --count 5",
             "lease renew k --token -1",
+            "lock run k",
+            "lock run k cmd",
+            "lock run k --shared --permits 3 -- cmd",
+            "lock run k --permits 0 -- cmd",
+            "lock release k",
             "lease list --cert a",
         ] {
             assert!(parse(&format!("quorate {line}")).is_err(), "{line}");

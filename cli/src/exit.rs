@@ -5,12 +5,15 @@
 //! | 1 | error | protocol, wrong cluster, IO, digests that differ |
 //! | 2 | usage, invalid argument | `InvalidArgument`; the message states limit and actual |
 //! | 3 | not found | `NotFound` |
-//! | 4 | contention | a lease held by another, nothing to claim |
-//! | 5 | fence or precondition lost | `Fenced`, `Expired`, `Conflict`, `Ended`, `Unsafe` |
+//! | 4 | contention | a lease or lock held by another, nothing to claim |
+//! | 5 | fence, lock or precondition lost | `Fenced`, `Expired`, `Conflict`, `Ended`, `Unsafe` |
 //! | 6 | not allowed | nothing yet: no error says who may not do what |
 //! | 7 | no leader, unreachable | `Unavailable`, `Stopped`, `TooStale` |
 //! | 8 | timed out, outcome unknown | `DeadlineExceeded`, `OutcomeUnknown`, `RequestTooOld` |
 //! | 9 | resource exhausted | `Overloaded`, `Exhausted` |
+//!
+//! `lock run` ends with the exit code of the command it ran. As shells do, it says 126 and 127 of a
+//! command that could not be started, and 128 + n of one that signal n ended.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,6 +46,10 @@ pub enum Exit {
     Unknown = 8,
     /// A bound is reached for now.
     Exhausted = 9,
+    /// The command to run cannot be executed, as shells say it.
+    NotExecutable = 126,
+    /// There is no such command to run, as shells say it.
+    NoCommand = 127,
     /// Whoever read our output has gone, as if killed by SIGPIPE.
     BrokenPipe = 141,
 }

@@ -16,13 +16,24 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match args::Cli::read() {
-        Ok(cli) => cli,
-        Err(error) => return exit::of_usage(&error),
-    };
-    let format = cli.global.output;
-    match commands::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    if let Some(attend) = args::lock::Attend::asked() {
+        return match attend {
+            Ok(attend) => ended(commands::attend(&attend), attend.output),
+            Err(error) => exit::of_usage(&error),
+        };
+    }
+    match args::Cli::read() {
+        Ok(cli) => {
+            let format = cli.global.output;
+            ended(commands::run(cli), format)
+        }
+        Err(error) => exit::of_usage(&error),
+    }
+}
+
+fn ended(ended: Result<u8, exit::Failure>, format: output::Format) -> ExitCode {
+    match ended {
+        Ok(code) => ExitCode::from(code),
         Err(failure) => exit::report(&failure, format),
     }
 }

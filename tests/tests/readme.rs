@@ -23,6 +23,15 @@ async fn a_client() -> Result {
 }
 
 #[rustfmt::skip]
+async fn a_lock(client: Client) -> Result {
+    let lock = client.lock("reports/nightly").owner("worker-7").wait(Duration::from_secs(60));
+    let guard = lock.acquire().await?;
+    make_report(guard.token()).await;
+    guard.release().await?;
+    Ok(())
+}
+
+#[rustfmt::skip]
 async fn a_node() -> Result {
     let node = Node::builder().data_dir("/var/lib/mine/quorate").start().await?;
     let client = node.client();
@@ -39,7 +48,7 @@ async fn a_node() -> Result {
 #[test]
 fn what_the_readme_shows_is_what_is_compiled() {
     // Named so that they count as used; the addresses and the directory are not this machine's.
-    let _ = (a_client, a_node);
+    let _ = (a_client, a_lock, a_node);
     let here: BTreeSet<&str> = include_str!("readme.rs").lines().map(str::trim).collect();
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```rust\n").skip(1);

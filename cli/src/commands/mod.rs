@@ -9,10 +9,12 @@ use crate::exit::{Exit, Failure};
 use crate::output::Printer;
 
 mod bench;
+mod changes;
 mod confirm;
 mod dev;
 mod health;
 mod lease;
+mod lock;
 mod member;
 mod parent;
 mod process;
@@ -22,13 +24,15 @@ mod status;
 mod verify;
 mod version;
 
-/// Does what the command line asks for.
-pub fn run(cli: Cli) -> Result<(), Failure> {
+pub use lock::attend;
+
+/// Does what the command line asks for. Answers the exit code: 0, or that of the command it ran.
+pub fn run(cli: Cli) -> Result<u8, Failure> {
     let printer = Printer::stdout(cli.global.output);
     match &cli.command {
-        Command::Completion { shell } => completion(*shell),
-        Command::Version => version::run(printer),
-        Command::Serve(serve) => serve::run(serve),
+        Command::Completion { shell } => completion(*shell).map(done),
+        Command::Version => version::run(printer).map(done),
+        Command::Serve(serve) => serve::run(serve).map(done),
         Command::Bench(_) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -47,10 +51,17 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-async fn over_network(cli: Cli, mut printer: Printer) -> Result<(), Failure> {
+fn done((): ()) -> u8 {
+    0
+}
+
+async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
     let Cli { global, command } = cli;
     let printer = &mut printer;
-    match command {
+    if let Command::Lock(verb) = command {
+        return lock::run(&connect::client(&global)?, verb, printer).await;
+    }
+    let ended = match command {
         Command::Dev(dev) => dev::run(&dev, printer).await,
         Command::Status => status::run(&connect::admin(&global)?, printer).await,
         Command::Health => health::run(&global, printer).await,
@@ -66,10 +77,11 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<(), Failure> {
             verify::run(&client, &admin, printer).await
         }
         Command::Bench(bench) => bench::run(&global, &bench, printer).await,
-        Command::Serve(_) | Command::Completion { .. } | Command::Version => {
-            unreachable!("they need no network and were done before")
+        Command::Lock(_) | Command::Serve(_) | Command::Completion { .. } | Command::Version => {
+            unreachable!("they were done before")
         }
-    }
+    };
+    ended.map(done)
 }
 
 fn completion(shell: Shell) -> Result<(), Failure> {

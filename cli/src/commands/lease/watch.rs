@@ -1,13 +1,11 @@
 //! `quorate lease watch`: grants and ends as they happen, until interrupted.
 
-use std::time::Duration;
-
-use futures::StreamExt;
-use quorate_client::{Client, WatchEvent, WatchWhat};
+use quorate_client::{Client, WatchWhat};
 use quorate_statemachine::notice::Notice;
 use serde::Serialize;
 
 use super::rows::ended_by;
+use crate::commands::changes;
 use crate::exit::Failure;
 use crate::output::{Printer, Row};
 
@@ -23,40 +21,12 @@ struct Change {
     by: Option<String>,
 }
 
-/// Prints changes of leases whose key starts with `prefix`. When a node is lost, the watch goes on
-/// with another from where it was; if changes are gone by then, that is said on stderr.
+/// Prints changes of leases whose key starts with `prefix`.
 pub async fn run(client: &Client, prefix: &str, printer: &mut Printer) -> Result<(), Failure> {
-    let mut from_index = 0;
-    loop {
-        let what = WatchWhat::LeasePrefix(prefix.to_owned());
-        let mut events = client.watch(what, from_index).await?;
-        while let Some(event) = events.next().await {
-            match event {
-                WatchEvent::Registered { index } if from_index == 0 => {
-                    from_index = index + 1;
-                    eprintln!("watching leases that start with {prefix:?} from log index {index}");
-                }
-                WatchEvent::Registered { .. } => {}
-                WatchEvent::Notices { index, notices } => {
-                    from_index = index + 1;
-                    for change in notices.iter().filter_map(|notice| change(index, notice)) {
-                        printer.next(&change)?;
-                    }
-                }
-                WatchEvent::Lagged { resume_from } => {
-                    from_index = resume_from;
-                    if resume_from == 0 {
-                        eprintln!("some changes were lost: read the leases again");
-                    }
-                }
-            }
-        }
-        // A node that ends every watch at once must not make this loop spin.
-        tokio::time::sleep(PAUSE).await;
-    }
+    let what = WatchWhat::LeasePrefix(prefix.to_owned());
+    let subject = format!("leases that start with {prefix:?}");
+    changes::print(client, what, &subject, printer, change).await
 }
-
-const PAUSE: Duration = Duration::from_millis(100);
 
 fn change(index: u64, notice: &Notice) -> Option<Change> {
     let (event, key, owner_id, fencing_token, reason) = match notice {
