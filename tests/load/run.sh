@@ -2,6 +2,7 @@
 # Measures Quorate and etcd side by side on this machine and writes docs/PERFORMANCE.md: make bench.
 #
 #   SECONDS_PER_POINT=3 ROUNDS=3 CLIENTS="1 16 64 256" TESTS="lock renew renew-spread append queue read"
+#   LOCKS=1         also hand-overs of one lock by CONTENDERS="64" clients, and NAMES=1000000 lock names
 #   SCALE=1         also memory, restart and claims with up to LEASES="1000 100000 1000000" leases
 #   DOCUMENT=…      the document whose tables are written; empty for stdout only
 #   QUORATE=…       a program that was built already, instead of a release build of this tree
@@ -14,8 +15,10 @@ cd "$(dirname "$0")/../.."
 seconds=${SECONDS_PER_POINT:-3}
 rounds=${ROUNDS:-3}
 clients=${CLIENTS:-1 16 64 256}
-tests=${TESTS:-lock renew renew-spread append queue read}
+tests=${TESTS-lock renew renew-spread append queue read}
 leases=${LEASES:-1000 100000 1000000}
+contenders=${CONTENDERS:-64}
+names=${NAMES:-1000000}
 document=${DOCUMENT-docs/PERFORMANCE.md}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 load_target=${LOAD_TARGET_DIR:-$target/load}
@@ -46,8 +49,14 @@ rm -rf "$data"
 mkdir -p "$data"
 "$load" conditions --commit "$commit" --date "$(date -u +%F)" \
     --seconds "$seconds" --rounds "$rounds" --data-dir "$data" --out "$results"
-"$load" compare --program "$quorate" --data-dir "$data" --out "$results" \
-    --tests "$tests" --clients "$clients" --seconds "$seconds" --rounds "$rounds"
+if [ -n "$tests" ]; then
+    "$load" compare --program "$quorate" --data-dir "$data" --out "$results" \
+        --tests "$tests" --clients "$clients" --seconds "$seconds" --rounds "$rounds"
+fi
+if [ "${LOCKS:-1}" = 1 ]; then
+    "$load" contend --program "$quorate" --data-dir "$data" --out "$results" \
+        --clients "$contenders" --seconds "$seconds" --rounds "$rounds" --names "$names"
+fi
 if [ "${SCALE:-1}" = 1 ]; then
     "$load" scale --program "$quorate" --data-dir "$data" --out "$results" \
         --leases "$leases" --seconds "$seconds"

@@ -7,6 +7,7 @@
 
 mod compare;
 mod conditions;
+mod contend;
 mod etcd;
 mod machine;
 mod meter;
@@ -30,6 +31,8 @@ enum Load {
     Conditions(conditions::Args),
     /// Measure operations of both, in turns
     Compare(compare::Compare),
+    /// Measure hand-overs of one lock, and what lock names leave behind
+    Contend(contend::Contend),
     /// Measure what many live leases cost
     Scale(scale::Scale),
     /// Write the tables into a document
@@ -53,6 +56,7 @@ async fn run(load: &Load) -> Result<()> {
     match load {
         Load::Conditions(args) => conditions::run(args).await,
         Load::Compare(args) => compare::run(args).await,
+        Load::Contend(args) => contend::run(args).await,
         Load::Scale(args) => scale::run(args).await,
         Load::Table(args) => table::run(args),
     }

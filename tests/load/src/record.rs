@@ -18,6 +18,10 @@ pub enum Record {
     Point(Point),
     /// Memory with so many live leases.
     Memory(Memory),
+    /// Many clients on one lock.
+    Handovers(Handovers),
+    /// Memory before and after many lock names were used.
+    Names(Names),
     /// A restart of all nodes.
     Restart(Restart),
 }
@@ -68,6 +72,31 @@ pub struct Cpu {
     pub clients: f64,
     /// Everything else on the machine, the idle nodes of the other system included.
     pub others: f64,
+}
+
+/// How often one lock changed hands, and how evenly.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Handovers {
+    pub system: System,
+    pub clients: u32,
+    pub round: u32,
+    pub per_second: f64,
+    /// Jain's index of the clients' shares: 1 when all got the same.
+    pub jain: f64,
+    /// What the client with the least got.
+    pub least: f64,
+    /// What the client with the most got.
+    pub most: f64,
+    pub cpu: Cpu,
+}
+
+/// Resident memory of each node before and after names were used once each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Names {
+    pub names: u64,
+    pub per_second: f64,
+    pub before_kib: Vec<u64>,
+    pub after_kib: Vec<u64>,
 }
 
 /// Resident memory of each node.

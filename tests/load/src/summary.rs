@@ -1,6 +1,6 @@
 //! Medians over rounds.
 
-use crate::record::{Cpu, Memory, Point, Record, Restart, System, Test};
+use crate::record::{Cpu, Handovers, Memory, Names, Point, Record, Restart, System, Test};
 
 /// All records of some runs, by what they are.
 #[derive(Debug, Default)]
@@ -9,6 +9,8 @@ pub struct Summary {
     pub conditions: Option<crate::record::Conditions>,
     points: Vec<Point>,
     pub memory: Vec<Memory>,
+    pub handovers: Vec<Handovers>,
+    pub names: Vec<Names>,
     pub restarts: Vec<Restart>,
 }
 
@@ -24,6 +26,21 @@ pub struct Median {
     pub cpu: Cpu,
 }
 
+/// One lock over all rounds.
+#[derive(Debug, Clone)]
+pub struct Contended {
+    /// Hand-overs.
+    pub per_second: f64,
+    /// The slowest and the fastest round.
+    pub range: (f64, f64),
+    /// Jain's index of the least fair round.
+    pub jain: f64,
+    /// What the client with the least got in any round.
+    pub least: f64,
+    /// What the client with the most got in any round.
+    pub most: f64,
+}
+
 impl Summary {
     /// Of these records.
     pub fn new(records: Vec<Record>) -> Self {
@@ -33,6 +50,8 @@ impl Summary {
                 Record::Conditions(conditions) => summary.conditions = Some(conditions),
                 Record::Point(point) => summary.points.push(point),
                 Record::Memory(memory) => summary.memory.push(memory),
+                Record::Handovers(measured) => summary.handovers.push(measured),
+                Record::Names(names) => summary.names.push(names),
                 Record::Restart(restart) => summary.restarts.push(restart),
             }
         }
@@ -65,6 +84,40 @@ impl Summary {
         })
     }
 
+    /// Whether operations were measured.
+    pub fn has_points(&self) -> bool {
+        !self.points.is_empty()
+    }
+
+    /// Whether contended locks were measured.
+    pub fn has_locks(&self) -> bool {
+        !self.handovers.is_empty() || !self.names.is_empty()
+    }
+
+    /// Clients on one lock, rising.
+    pub fn contenders(&self) -> Vec<u32> {
+        sorted(self.handovers.iter().map(|round| round.clients))
+    }
+
+    /// Rounds of one lock: medians, and the worst fairness.
+    pub fn contended(&self, system: System, clients: u32) -> Option<Contended> {
+        let wanted = |round: &&Handovers| (round.system, round.clients) == (system, clients);
+        let rounds: Vec<&Handovers> = self.handovers.iter().filter(wanted).collect();
+        let of = |value: fn(&Handovers) -> f64| median(rounds.iter().map(|round| value(round)));
+        let rates = rounds.iter().map(|round| round.per_second);
+        let least = |value: fn(&Handovers) -> f64| {
+            let values = rounds.iter().map(|round| value(round));
+            values.fold(f64::MAX, f64::min)
+        };
+        Some(Contended {
+            per_second: of(|round| round.per_second)?,
+            range: (least(|round| round.per_second), rates.fold(0.0, f64::max)),
+            jain: least(|round| round.jain),
+            least: least(|round| round.least),
+            most: rounds.iter().map(|round| round.most).fold(0.0, f64::max),
+        })
+    }
+
     /// Clients of the points without leases beside them, rising.
     pub fn clients(&self) -> Vec<u32> {
         let beside_none = self.points.iter().filter(|point| point.leases == 0);
@@ -79,7 +132,9 @@ impl Summary {
 
     /// What others used of the processors: in the median point, and in the worst.
     pub fn others(&self) -> Option<(f64, f64)> {
+        let contended = self.handovers.iter().map(|round| round.cpu.others);
         let others = self.points.iter().map(|point| point.cpu.others);
+        let others = others.chain(contended);
         Some((median(others.clone())?, others.fold(0.0, f64::max)))
     }
 }

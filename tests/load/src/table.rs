@@ -9,8 +9,16 @@ use crate::record::{self, Conditions, System, Test};
 use crate::summary::{Median, Summary};
 use crate::targets;
 
-const BEGIN: &str = "<!-- written by make bench: begin -->";
-const END: &str = "<!-- written by make bench: end -->";
+/// Begin and end of the operations and of many leases.
+const MARKS: [&str; 2] = [
+    "<!-- written by make bench: begin -->",
+    "<!-- written by make bench: end -->",
+];
+/// Begin and end of contended locks, which can be measured by themselves.
+const LOCK_MARKS: [&str; 2] = [
+    "<!-- locks, written by make bench: begin -->",
+    "<!-- locks, written by make bench: end -->",
+];
 /// Others may use so much of a processor before a run is called noisy: the idle nodes of the other
 /// system are among them.
 const OTHERS_MAX: f64 = 0.3;
@@ -31,24 +39,34 @@ pub fn run(args: &Args) -> Result<()> {
     for path in &args.results {
         records.extend(record::read(path)?);
     }
-    let tables = tables(&Summary::new(records))?;
+    let summary = Summary::new(records);
+    let mut sections = Vec::new();
+    if summary.has_points() {
+        sections.push((MARKS, tables(&summary)?));
+    }
+    if summary.has_locks() {
+        sections.push((LOCK_MARKS, lock_tables(&summary)?));
+    }
     let Some(path) = &args.document else {
-        print!("{tables}");
+        sections.iter().for_each(|(_, text)| print!("{text}"));
         return Ok(());
     };
-    let old = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(std::fs::write(path, between_marks(&old, &tables)?)?)
+    let mut document = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    for (marks, text) in &sections {
+        document = between_marks(&document, *marks, text)?;
+    }
+    Ok(std::fs::write(path, document)?)
 }
 
 /// `document` with `tables` for what was between the marks.
-fn between_marks(document: &str, tables: &str) -> Result<String> {
+fn between_marks(document: &str, [begin, end]: [&str; 2], tables: &str) -> Result<String> {
     let (before, rest) = document
-        .split_once(BEGIN)
-        .with_context(|| format!("no line {BEGIN}"))?;
+        .split_once(begin)
+        .with_context(|| format!("no line {begin}"))?;
     let (_, after) = rest
-        .split_once(END)
-        .with_context(|| format!("no line {END}"))?;
-    Ok(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
+        .split_once(end)
+        .with_context(|| format!("no line {end}"))?;
+    Ok(format!("{before}{begin}\n\n{tables}\n{end}{after}"))
 }
 
 fn tables(summary: &Summary) -> Result<String> {
@@ -66,7 +84,7 @@ fn tables(summary: &Summary) -> Result<String> {
 }
 
 fn write_conditions(text: &mut String, at: &Conditions, summary: &Summary) -> Result<()> {
-    let (median, worst) = summary.others().context("no points among the records")?;
+    let (median, worst) = summary.others().context("nothing was measured")?;
     if at.load > at.cores as f64 || median > OTHERS_MAX {
         writeln!(
             text,
@@ -219,6 +237,55 @@ fn write_scale(text: &mut String, summary: &Summary) -> Result<()> {
     Ok(())
 }
 
+/// Contended locks: how often and how evenly one changes hands, and what names leave behind.
+fn lock_tables(summary: &Summary) -> Result<String> {
+    let mut text = String::new();
+    let conditions = summary.conditions.as_ref();
+    let conditions = conditions.context("no conditions among the records")?;
+    write_conditions(&mut text, conditions, summary)?;
+    writeln!(
+        text,
+        "| | clients on one lock | hand-overs a second (range) | Jain's index, worst round \
+         | least / most of a client | ratio |"
+    )?;
+    writeln!(text, "|---|---:|---:|---:|---:|---:|")?;
+    for clients in summary.contenders() {
+        let etcd = summary.contended(System::Etcd, clients);
+        for system in [System::Quorate, System::Etcd] {
+            let Some(of) = summary.contended(system, clients) else {
+                continue;
+            };
+            let ratio = etcd.as_ref().map(|etcd| of.per_second / etcd.per_second);
+            writeln!(
+                text,
+                "| {} | {clients} | {:.0} ({:.0}–{:.0}) | {:.4} | {:.0} / {:.0} | {} |",
+                name(system),
+                of.per_second,
+                of.range.0,
+                of.range.1,
+                of.jain,
+                of.least,
+                of.most,
+                ratio.map_or(String::new(), |ratio| format!("**{ratio:.2}**")),
+            )?;
+        }
+    }
+    for names in &summary.names {
+        let mb = |kib: &u64| format!("{:.0}", *kib as f64 * 1_024.0 / 1e6);
+        let list = |all: &[u64]| all.iter().map(mb).collect::<Vec<_>>().join(", ");
+        writeln!(
+            text,
+            "\n{} lock names, each acquired and released once ({:.0} a second): resident MB of \
+             each node {} before, {} after.",
+            names.names,
+            names.per_second,
+            list(&names.before_kib),
+            list(&names.after_kib),
+        )?;
+    }
+    Ok(text)
+}
+
 fn name(system: System) -> &'static str {
     match system {
         System::Quorate => "Quorate",
@@ -247,10 +314,14 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
-        let old = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
-        let new = between_marks(&old, "new\n").expect("both marks");
-        assert_eq!(new, format!("above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"));
-        assert_eq!(between_marks(&new, "new\n").expect("both marks"), new);
-        between_marks("above\nbelow\n", "new\n").expect_err("no marks");
+        let [begin, end] = MARKS;
+        let old = format!("above\n{begin}\nold\n{end}\nbelow\n");
+        let new = between_marks(&old, MARKS, "new\n").expect("both marks");
+        assert_eq!(new, format!("above\n{begin}\n\nnew\n\n{end}\nbelow\n"));
+        assert_eq!(
+            between_marks(&new, MARKS, "new\n").expect("both marks"),
+            new
+        );
+        between_marks("above\nbelow\n", MARKS, "new\n").expect_err("no marks");
     }
 }
