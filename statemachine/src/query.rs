@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, BadBytes};
 use crate::limits::{COMMAND_BYTES_MAX, NAME_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
 use crate::refusal::{Broken, InvalidArgument};
+use crate::tables::{Key, Table};
 use crate::time::Timestamp;
 use crate::view::View;
 use crate::{lease, lock, process, queue};
@@ -114,6 +115,14 @@ pub fn query(view: &dyn View, now: Timestamp, query: &Query) -> Result<Answer, B
         Query::Process(query) => process::query(view, query).map(Answer::Process),
         Query::Lock(query) => lock::query(view, now, query).map(Answer::Lock),
     }
+}
+
+/// The keys of a listing, from and to: those that start with `prefix`, behind `after`.
+pub(crate) fn listed<T: Table>(prefix: Key<T>, after: Option<Key<T>>) -> (Key<T>, Key<T>) {
+    let end = prefix.clone().end();
+    let after = after.map(Key::next);
+    let from = after.filter(|after| after.bytes() > prefix.bytes());
+    (from.unwrap_or(prefix), end)
 }
 
 /// A prefix of names: may be empty, and as long as a name.

@@ -287,6 +287,15 @@ pub enum Failure {
     Broken(Broken),
 }
 
+/// One answer among others of an entry: a refusal concerns that one, a broken state all.
+pub(crate) fn answered<T>(outcome: Result<T, Failure>) -> Result<Result<T, Refusal>, Failure> {
+    match outcome {
+        Ok(done) => Ok(Ok(done)),
+        Err(Failure::Refused(refusal)) => Ok(Err(refusal)),
+        Err(broken @ Failure::Broken(_)) => Err(broken),
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)

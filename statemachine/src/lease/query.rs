@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::history::story;
 use super::{History, Lease};
 use crate::id::Name;
-use crate::query::{Page, PageLimit};
+use crate::query::{Page, PageLimit, listed};
 use crate::refusal::{Broken, InvalidArgument};
 use crate::tables::{Key, Leases, lease_key};
 use crate::time::Timestamp;
@@ -90,16 +90,7 @@ fn live(view: &dyn View, now: Timestamp, key: &Name) -> Result<Option<Lease>, Br
 
 fn list_page(view: &dyn View, now: Timestamp, list: &List) -> Result<Page<Lease>, Broken> {
     let prefix = Key::<Leases>::first().text(&list.prefix);
-    let end = Key::<Leases>::first().text(&list.prefix).end();
-    let from = match &list.after {
-        Some(after) => lease_key(after).next(),
-        None => Key::first(),
-    };
-    let from = if from.bytes() > prefix.bytes() {
-        from
-    } else {
-        prefix
-    };
+    let (from, end) = listed(prefix, list.after.as_ref().map(lease_key));
     let mut page = PageLimit::new(list.limit);
     let mut rows = Vec::new();
     let mut next = None;

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::fencing::FencingToken;
 use crate::id::{LeaseToken, Name};
 use crate::limits::RENEWALS_PER_ENTRY_MAX;
-use crate::refusal::{Broken, Failure, InvalidArgument, Refusal};
+use crate::refusal::{Broken, Failure, InvalidArgument, Refusal, answered};
 use crate::tables::{DueKind, due_key, lease_key};
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
@@ -91,15 +91,9 @@ impl RenewMany {
         tx: &mut Transaction<'_>,
         ctx: &Context,
     ) -> Result<Vec<Result<Renewed, Refusal>>, Failure> {
-        let mut answers = Vec::with_capacity(self.renewals.len());
-        for renewal in &self.renewals {
-            answers.push(match renewal.apply(tx, ctx) {
-                Ok(renewed) => Ok(renewed),
-                Err(Failure::Refused(refusal)) => Err(refusal),
-                Err(broken @ Failure::Broken(_)) => return Err(broken),
-            });
-        }
-        Ok(answers)
+        let renewals = self.renewals.iter();
+        let answers = renewals.map(|renewal| answered(renewal.apply(tx, ctx)));
+        answers.collect()
     }
 }
 

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::end::{end, file_hand_over, refuse_too_old, remember, remembered};
 use super::hand_over::{end_overdue_holders, hand_over, lock_row};
-use super::row::{hold, hold_with, holders, holders_with, insert_member, store, store_moved};
+use super::row::{
+    acquisitions_of, hold, hold_with, holders, holders_with, insert_member, store, store_moved,
+};
 use super::{End, Lock, Member, Mode, Place, deadlock};
 use crate::command::Validate;
 use crate::context::Context;
@@ -17,7 +19,7 @@ use crate::limits::{
 use crate::notice::Notice;
 use crate::refusal::{Failure, InvalidArgument, Refusal, Subject};
 use crate::request::RequestId;
-use crate::tables::{MetaRow, lock_key, lock_member_key, lock_owner_of};
+use crate::tables::{MetaRow, lock_key, lock_member_key};
 use crate::transaction::Transaction;
 
 /// Gets `key` for `ttl_ms`, or a place in its queue.
@@ -179,7 +181,7 @@ impl Acquire {
         if !self.reentrant {
             return Ok(None);
         }
-        for id in lock_owner_of(tx, &self.owner, &self.key)? {
+        for id in acquisitions_of(tx, &self.owner, &self.key)? {
             let member = super::row::member_of(tx, &self.key, id)?;
             let enough = member.mode == self.mode || member.mode == Mode::Exclusive;
             if enough && member.is_live(ctx.now) && member.fencing_token().is_some() {

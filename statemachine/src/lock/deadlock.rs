@@ -60,7 +60,7 @@ pub(super) fn find(
     mode: Mode,
 ) -> Result<Option<Vec<Link>>, Broken> {
     let newcomer = Wait { mode, place: None };
-    let path = Search::new(tx, ctx.now, owner).run(key, newcomer)?;
+    let path = Search::new(tx, ctx.now, owner, DEADLOCK_LOOKS_MAX).run(key, newcomer)?;
     Ok(path.map(|path| links(&path)))
 }
 
@@ -73,8 +73,9 @@ pub(super) fn break_after_grant(
     holder: &Member,
 ) -> Result<bool, Broken> {
     let mut broke = false;
+    let mut looks = DEADLOCK_LOOKS_MAX;
     for _ in 0..MEMBERS_ENDED_MAX {
-        let Some(path) = circle_of(tx, ctx.now, &holder.owner)? else {
+        let Some(path) = circle_of(tx, ctx.now, &holder.owner, &mut looks)? else {
             return Ok(broke);
         };
         let waits = path
@@ -90,14 +91,18 @@ pub(super) fn break_after_grant(
     Ok(broke)
 }
 
-/// A circle that one of the owner's waits is a part of.
+/// A circle that one of the owner's waits is a part of. All searches of an entry share `looks`.
 fn circle_of(
     tx: &mut Transaction<'_>,
     now: Timestamp,
     owner: &Owner,
+    looks: &mut usize,
 ) -> Result<Option<Vec<Step>>, Broken> {
-    for (key, member) in waits_of(tx, now, owner, DEADLOCK_LOOKS_MAX)? {
-        let path = Search::new(tx, now, owner).run(&key, wait(&member))?;
+    for (key, member) in waits_of(tx, now, owner, *looks)? {
+        *looks = looks.saturating_sub(1);
+        let mut search = Search::new(tx, now, owner, *looks);
+        let path = search.run(&key, wait(&member))?;
+        *looks = search.looks;
         if path.is_some() {
             return Ok(path);
         }
@@ -165,12 +170,12 @@ struct Search<'a, 'tx> {
 }
 
 impl<'a, 'tx> Search<'a, 'tx> {
-    fn new(tx: &'a mut Transaction<'tx>, now: Timestamp, start: &'a Owner) -> Self {
+    fn new(tx: &'a mut Transaction<'tx>, now: Timestamp, start: &'a Owner, looks: usize) -> Self {
         Self {
             tx,
             now,
             start,
-            looks: DEADLOCK_LOOKS_MAX,
+            looks,
             path: Vec::new(),
             known: BTreeMap::new(),
         }

@@ -8,7 +8,7 @@ use super::{Acquired, End, Lock, Member, Response};
 use crate::command;
 use crate::id::Name;
 use crate::limits::LOCK_HOLDERS_SHOWN;
-use crate::query::{Page, PageLimit};
+use crate::query::{Page, PageLimit, listed};
 use crate::refusal::{Broken, InvalidArgument};
 use crate::request;
 use crate::tables::{
@@ -157,16 +157,7 @@ fn members(
 
 fn list_page(view: &dyn View, now: Timestamp, list: &List) -> Result<Page<LockView>, Broken> {
     let prefix = Key::<Locks>::first().text(&list.prefix);
-    let end = Key::<Locks>::first().text(&list.prefix).end();
-    let from = match &list.after {
-        Some(after) => lock_key(after).next(),
-        None => Key::first(),
-    };
-    let from = if from.bytes() > prefix.bytes() {
-        from
-    } else {
-        prefix
-    };
+    let (from, end) = listed(prefix, list.after.as_ref().map(lock_key));
     let mut page = PageLimit::new(list.limit);
     let (mut rows, mut next, mut broken) = (Vec::new(), None, None);
     read_range::<Locks>(view, &from, &end, &mut |_, lock| {

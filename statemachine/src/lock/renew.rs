@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::fencing::FencingToken;
 use crate::id::Name;
 use crate::limits::{RENEWALS_PER_ENTRY_MAX, TTL_MS_MAX};
-use crate::refusal::{Failure, InvalidArgument, Refusal, Subject};
+use crate::refusal::{Failure, InvalidArgument, Refusal, Subject, answered};
 use crate::tables::lock_member_key;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
@@ -18,8 +18,9 @@ use crate::transaction::Transaction;
 /// Starts the time to live of a hold, or of a place in the queue, anew from the entry's instant.
 ///
 /// Promises that what is kept lives for its time to live from now. Refuses with `Expired` or
-/// `Fenced` when the acquisition is over, and with `NotFound` when none is known under its id. A
-/// retry renews again, which only moves the deadline out. Nobody is woken.
+/// `Fenced` when the hold is over, with `Conflict` when the wait is, and with `NotFound` when no
+/// acquisition is known under this id. A retry renews again, which only moves the deadline out.
+/// Nobody is woken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renew {
     /// The key.
@@ -43,7 +44,7 @@ pub struct RenewMany {
 pub enum Kept {
     /// The place in the queue.
     Waiting {
-        /// Its new deadline.
+        /// Its new deadline: that of this sign of life, or of the longest wait if it is earlier.
         expires_at: Timestamp,
     },
     /// The hold.
@@ -83,7 +84,7 @@ impl Renew {
             Place::Waiting { .. } => {
                 member.expires_at = ctx.now.plus(member.wait_ttl_ms);
                 Kept::Waiting {
-                    expires_at: member.expires_at,
+                    expires_at: member.deadline(),
                 }
             }
             Place::Holding {
@@ -141,14 +142,8 @@ impl RenewMany {
         tx: &mut Transaction<'_>,
         ctx: &Context,
     ) -> Result<Vec<Result<Kept, Refusal>>, Failure> {
-        let mut answers = Vec::with_capacity(self.renewals.len());
-        for renewal in &self.renewals {
-            answers.push(match renewal.apply(tx, ctx) {
-                Ok(kept) => Ok(kept),
-                Err(Failure::Refused(refusal)) => Err(refusal),
-                Err(broken @ Failure::Broken(_)) => return Err(broken),
-            });
-        }
-        Ok(answers)
+        let renewals = self.renewals.iter();
+        let answers = renewals.map(|renewal| answered(renewal.apply(tx, ctx)));
+        answers.collect()
     }
 }

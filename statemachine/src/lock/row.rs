@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use super::{Lock, Member, Mode, Place};
 use crate::context::Context;
 use crate::fencing::FencingToken;
-use crate::id::Name;
+use crate::id::{Name, Owner};
 use crate::limits::{LOCK_HOLDERS_SHOWN, LOCK_MEMBERS_MAX};
 use crate::refusal::{Broken, Failure, Refusal, Subject};
 use crate::tables::{
     DueKind, Key, LockOrder, MetaRow, due_key, lock_key, lock_member_key, lock_order_id,
-    lock_order_key, lock_owner_key, lock_queue, lock_queue_before, lock_subject, lock_tokens,
-    lock_tokens_of,
+    lock_order_key, lock_owner_key, lock_owner_prefix, lock_queue, lock_queue_before, lock_subject,
+    lock_tokens, lock_tokens_of,
 };
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
@@ -299,4 +299,22 @@ pub(super) fn fenced(
         presented,
         current,
     }))
+}
+
+/// The acquisitions of one lock by one owner incarnation.
+pub(super) fn acquisitions_of(
+    tx: &Transaction<'_>,
+    owner: &Owner,
+    lock: &Name,
+) -> Result<Vec<[u8; 16]>, Broken> {
+    let (from, to) = (
+        lock_owner_prefix(owner).name(lock),
+        lock_owner_prefix(owner).name(lock).end(),
+    );
+    let mut ids = Vec::new();
+    tx.scan(&from, &to, &mut |key, ()| {
+        ids.extend(key.last_chunk::<16>());
+        ControlFlow::Continue(())
+    })?;
+    Ok(ids)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Event, Process, ProcessState};
 use crate::id::Name;
-use crate::query::{Page, PageLimit};
+use crate::query::{Page, PageLimit, listed};
 use crate::refusal::{Broken, InvalidArgument};
 use crate::tables::{
     Key, ProcessEvents, Processes, ProcessesByState, event_key, event_range_end,
@@ -88,16 +88,7 @@ pub(crate) fn query(view: &dyn View, query: &Query) -> Result<Answer, Broken> {
 
 fn page_by_id(view: &dyn View, list: &List) -> Result<Page<Process>, Broken> {
     let prefix = Key::<Processes>::first().text(&list.prefix);
-    let end = Key::<Processes>::first().text(&list.prefix).end();
-    let from = match &list.after {
-        Some(after) => process_key(after).next(),
-        None => Key::first(),
-    };
-    let from = if from.bytes() > prefix.bytes() {
-        from
-    } else {
-        prefix
-    };
+    let (from, end) = listed(prefix, list.after.as_ref().map(process_key));
     let mut page = PageLimit::new(list.limit);
     let mut rows: Vec<Process> = Vec::new();
     let mut next = None;
@@ -139,17 +130,9 @@ fn page_by_state(
 
 /// One id more than a page holds, so that the page knows whether another one follows.
 fn ids_in_state(view: &dyn View, list: &List, state: ProcessState) -> Result<Vec<Name>, Broken> {
-    let prefix = process_state_key(state, &list.prefix);
-    let end = process_state_key(state, &list.prefix).end();
-    let from = match &list.after {
-        Some(after) => process_state_key(state, after.as_str()).next(),
-        None => Key::first(),
-    };
-    let from = if from.bytes() > prefix.bytes() {
-        from
-    } else {
-        prefix
-    };
+    let key = |text| process_state_key(state, text);
+    let after = list.after.as_ref().map(|after| key(after.as_str()));
+    let (from, end) = listed(key(&list.prefix), after);
     let mut page = PageLimit::new(list.limit);
     let mut ids = Vec::new();
     let mut invalid = None;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClaimedItem, Item, ItemId, ItemState, Queue, row};
 use crate::id::Name;
 use crate::limits::PAGE_ROWS_MAX;
-use crate::query::{Page, PageLimit};
+use crate::query::{Page, PageLimit, listed};
 use crate::refusal::{Broken, InvalidArgument};
 use crate::tables::{
     Key, QueueDead, QueueItems, QueueReady, Queues, Table, dead_key, item_key, payload_key,
@@ -118,16 +118,7 @@ fn with_payload(view: &dyn View, queue: &Name, item: Item) -> Result<ClaimedItem
 
 fn list_page(view: &dyn View, list: &List) -> Result<Page<Queue>, Broken> {
     let prefix = Key::<Queues>::first().text(&list.prefix);
-    let end = Key::<Queues>::first().text(&list.prefix).end();
-    let from = match &list.after {
-        Some(after) => queue_key(after).next(),
-        None => Key::first(),
-    };
-    let from = if from.bytes() > prefix.bytes() {
-        from
-    } else {
-        prefix
-    };
+    let (from, end) = listed(prefix, list.after.as_ref().map(queue_key));
     let mut page = PageLimit::new(list.limit);
     let mut rows = Vec::new();
     let mut next = None;

@@ -5,7 +5,6 @@ use crate::fencing::FencingToken;
 use crate::id::{Name, Owner};
 use crate::lock::{Lock, Member, Place};
 use crate::refusal::Broken;
-use crate::transaction::Transaction;
 
 /// Locks that are held or waited for, by key.
 pub struct Locks;
@@ -148,22 +147,4 @@ pub fn lock_owner_subject(key: &[u8]) -> Result<(Name, [u8; 16]), Broken> {
     let (lock, id) = split_name(rest).ok_or_else(broken)?;
     let lock = Name::parse_bytes("key", lock).map_err(|error| Broken(error.to_string()))?;
     Ok((lock, id.try_into().map_err(|_| broken())?))
-}
-
-/// The acquisitions of one lock by one owner incarnation.
-pub(crate) fn lock_owner_of(
-    tx: &Transaction<'_>,
-    owner: &Owner,
-    lock: &Name,
-) -> Result<Vec<[u8; 16]>, Broken> {
-    let (from, to) = (
-        lock_owner_prefix(owner).name(lock),
-        lock_owner_prefix(owner).name(lock).end(),
-    );
-    let mut ids = Vec::new();
-    tx.scan(&from, &to, &mut |key, ()| {
-        ids.extend(key.last_chunk::<16>());
-        std::ops::ControlFlow::Continue(())
-    })?;
-    Ok(ids)
 }

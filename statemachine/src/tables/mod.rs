@@ -81,6 +81,15 @@ pub struct Key<T> {
     table: PhantomData<T>,
 }
 
+impl<T> Clone for Key<T> {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            table: PhantomData,
+        }
+    }
+}
+
 impl<T: Table> Key<T> {
     /// The table's prefix: also the lower end of a scan over all of it.
     #[must_use]
@@ -177,7 +186,6 @@ pub use cluster::{
 pub use leases::{
     LeaseEnded, LeaseHistory, Leases, ended_key, history_key, lease_key, lease_name_of,
 };
-pub(crate) use locks::lock_owner_of;
 pub use locks::{
     LockMembers, LockOrder, LockOwners, Locks, lock_key, lock_member_key, lock_order_id,
     lock_order_key, lock_owner_key, lock_owner_prefix, lock_owner_subject, lock_queue,

@@ -13,7 +13,7 @@ use quorate_statemachine::{
 };
 
 use crate::circles;
-use crate::model::{Id, Kept as Remembered, Model, ticket_of, token_of};
+use crate::model::{Id, Kept as Remembered, Model, deadline, ticket_of, token_of};
 
 type Told<'a> = &'a mut VecDeque<Notice>;
 type Outcome<T> = Result<T, Refusal>;
@@ -212,7 +212,9 @@ impl Model {
         };
         member.expires_at = expires_at;
         Ok(match token_of(member) {
-            None => Kept::Waiting { expires_at },
+            None => Kept::Waiting {
+                expires_at: deadline(member),
+            },
             Some(fencing_token) => Kept::Holding {
                 fencing_token,
                 expires_at,
