@@ -369,6 +369,9 @@ fn problem(operation: &impl Validate) -> String {
         .to_string()
 }
 
+/// What makes an acquisition wrong.
+type Change = fn(&mut Acquire);
+
 #[test]
 fn arguments_of_an_acquisition_out_of_bounds_are_refused_with_limit_and_value() {
     let change = |change: fn(&mut Acquire)| {
@@ -386,7 +389,7 @@ fn arguments_of_an_acquisition_out_of_bounds_are_refused_with_limit_and_value() 
         a.owner.liveness = Some("x".repeat(LIVENESS_BYTES_MAX));
     });
     assert_eq!(at_the_limit.validate(), Ok(()));
-    let cases: [(fn(&mut Acquire), &str); 10] = [
+    let cases: [(Change, &str); 10] = [
         (
             |a| a.ttl_ms = 0,
             "ttl_ms is out of range: limit 1 to 86400000, actual 0",

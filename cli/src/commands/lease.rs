@@ -7,6 +7,7 @@ use quorate_statemachine::lease::{
 use quorate_statemachine::{self as statemachine, LeaseToken, Name, Timestamp};
 
 use super::confirm::confirm;
+use super::rows::ReleasedRow;
 use super::{owner, page_limit, wrong_answer};
 use crate::args::lease::{Claim as ClaimArgs, Verb};
 use crate::args::millis;
@@ -18,7 +19,7 @@ mod explain;
 mod rows;
 mod watch;
 
-use rows::{EndedRow, LeaseRow, ReleasedRow};
+use rows::{EndedRow, LeaseRow};
 
 /// Does one verb.
 pub async fn run(client: &Client, verb: Verb, printer: &mut Printer) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use quorate_statemachine::lock::{
 use quorate_statemachine::{self as statemachine, InvalidArgument, Name, Timestamp};
 
 use super::confirm::confirm;
+use super::rows::ReleasedRow;
 use super::{page_limit, wrong_answer};
 use crate::args::lock::Verb;
 use crate::exit::{Exit, Failure};
@@ -21,7 +22,7 @@ mod signals;
 mod watch;
 
 pub use attend::attend;
-use rows::{CancelledRow, HolderLine, HolderRow, LockRow, ReleasedRow, WaiterRow, standing};
+use rows::{CancelledRow, HolderLine, HolderRow, LockRow, WaiterRow, standing};
 
 /// Does one verb. Answers the exit code: 0, or that of the command that was run.
 pub async fn run(client: &Client, verb: Verb, printer: &mut Printer) -> Result<u8, Failure> {

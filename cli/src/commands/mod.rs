@@ -19,6 +19,7 @@ mod member;
 mod parent;
 mod process;
 mod queue;
+mod rows;
 mod serve;
 mod status;
 mod verify;

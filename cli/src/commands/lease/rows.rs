@@ -4,8 +4,9 @@ use quorate_statemachine::lease::{EndReason, Ended, Lease};
 use quorate_statemachine::{Name, Timestamp};
 use serde::Serialize;
 
+use crate::commands::rows::Note;
 use crate::output::Row;
-use crate::value::{Payload, payload, span, time};
+use crate::value::{span, time};
 
 /// A lease.
 #[derive(Debug, Serialize)]
@@ -22,10 +23,8 @@ pub struct LeaseRow {
     remaining_ms: String,
     renewals: String,
     epoch: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Payload>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata_base64: Option<String>,
+    #[serde(flatten)]
+    note: Note,
     #[serde(skip)]
     remaining: String,
 }
@@ -34,10 +33,6 @@ impl LeaseRow {
     /// The lease as of `now`.
     pub fn new(lease: &Lease, now: Timestamp) -> Self {
         let remaining_ms = lease.expires_at.since(now);
-        let (metadata, metadata_base64) = match lease.metadata.as_slice() {
-            [] => (None, None),
-            bytes => payload(bytes),
-        };
         Self {
             key: lease.key.to_string(),
             owner_id: lease.owner.owner_id.to_string(),
@@ -51,8 +46,7 @@ impl LeaseRow {
             remaining_ms: remaining_ms.to_string(),
             renewals: lease.renewals.to_string(),
             epoch: lease.epoch.to_string(),
-            metadata,
-            metadata_base64,
+            note: Note::new(&lease.metadata),
             remaining: span(remaining_ms),
         }
     }
@@ -78,41 +72,6 @@ impl Row for LeaseRow {
             self.remaining.clone(),
             self.expires_at.clone(),
             self.renewals.clone(),
-        ]
-    }
-
-    fn name(&self) -> String {
-        self.key.clone()
-    }
-}
-
-/// A grant that was given back.
-#[derive(Debug, Serialize)]
-pub struct ReleasedRow {
-    key: String,
-    fencing_token: String,
-    released: bool,
-}
-
-impl ReleasedRow {
-    /// The grant of `key` with this token.
-    pub fn new(key: &Name, fencing_token: u64) -> Self {
-        Self {
-            key: key.to_string(),
-            fencing_token: fencing_token.to_string(),
-            released: true,
-        }
-    }
-}
-
-impl Row for ReleasedRow {
-    const HEADER: &'static [&'static str] = &["KEY", "TOKEN", "STATE"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.key.clone(),
-            self.fencing_token.clone(),
-            "released".to_owned(),
         ]
     }
 

@@ -5,36 +5,15 @@ use quorate_statemachine::lock::{LockView, Member, Mode, Place};
 use quorate_statemachine::{Name, Timestamp};
 use serde::Serialize;
 
+use crate::commands::rows::Note;
 use crate::output::Row;
-use crate::value::{Payload, payload, span, time};
+use crate::value::{span, time};
 
 /// How a lock is shared, for people.
 pub fn mode_words(mode: Mode) -> String {
     match mode {
         Mode::Permit { of } => format!("permit of {of}"),
         mode => mode.as_str().to_owned(),
-    }
-}
-
-/// The opaque note of a member.
-#[derive(Debug, Serialize)]
-struct Note {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Payload>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata_base64: Option<String>,
-}
-
-impl Note {
-    fn new(bytes: &[u8]) -> Self {
-        let (metadata, metadata_base64) = match bytes {
-            [] => (None, None),
-            bytes => payload(bytes),
-        };
-        Self {
-            metadata,
-            metadata_base64,
-        }
     }
 }
 
@@ -348,40 +327,5 @@ impl Row for CancelledRow {
 
     fn name(&self) -> String {
         self.acquisition.clone()
-    }
-}
-
-/// A hold that was given back.
-#[derive(Debug, Serialize)]
-pub struct ReleasedRow {
-    key: String,
-    fencing_token: String,
-    released: bool,
-}
-
-impl ReleasedRow {
-    /// The hold of `key` with this token.
-    pub fn new(key: &Name, fencing_token: u64) -> Self {
-        Self {
-            key: key.to_string(),
-            fencing_token: fencing_token.to_string(),
-            released: true,
-        }
-    }
-}
-
-impl Row for ReleasedRow {
-    const HEADER: &'static [&'static str] = &["KEY", "TOKEN", "STATE"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.key.clone(),
-            self.fencing_token.clone(),
-            "released".to_owned(),
-        ]
-    }
-
-    fn name(&self) -> String {
-        self.key.clone()
     }
 }
