@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_rpc::NodeError;
+use quorate_statemachine::Timestamp;
 use quorate_statemachine::cluster::Tick;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,13 @@ use crate::core::Core;
 
 /// How late after its deadline something may be ended while there is a quorum.
 pub const TICK: Duration = Duration::from_millis(20);
+
+/// How much time a change of leaders may lose, beside the election's, while something has a
+/// deadline.
+const BEHIND_MAX_MS: u64 = 1_000;
+
+/// The same while nothing has one: then time only dates what is written.
+const BEHIND_IDLE_MAX_MS: u64 = 60_000;
 
 /// How long a tick waits for a quorum before the ticker looks again who leads.
 const TICK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,9 +63,35 @@ fn is_due(core: &Core) -> bool {
         return false;
     }
     let now = core.cluster_now();
-    let next = core
-        .state
-        .read(|view, _, _| quorate_statemachine::expiry::next_due(view));
+    let (next, applied) = core.state.read(|view, _, applied| {
+        let next = quorate_statemachine::expiry::next_due(view);
+        (next, applied)
+    });
     // A state that cannot be read stops the node at its next entry; here it is just not due.
-    next.ok().flatten().is_some_and(|due| due <= now)
+    next.is_ok_and(|next| needs_tick(next, applied, now))
+}
+
+/// Whether something is due, or the time of the last entry is too far behind.
+fn needs_tick(next_due: Option<Timestamp>, applied: Timestamp, now: Timestamp) -> bool {
+    let behind_max = match next_due {
+        Some(due) if due <= now => return true,
+        Some(_) => BEHIND_MAX_MS,
+        None => BEHIND_IDLE_MAX_MS,
+    };
+    now.0.saturating_sub(applied.0) >= behind_max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_written_when_something_is_due_or_the_log_is_behind() {
+        let applied = Timestamp(50_000);
+        let needs = |next, now| needs_tick(next, applied, Timestamp(now));
+        let (due, later) = (Some(Timestamp(50_010)), Some(Timestamp(90_000)));
+        assert!(needs(due, 50_010) && !needs(due, 50_009));
+        assert!(needs(later, 51_000) && !needs(later, 50_999));
+        assert!(needs(None, 110_000) && !needs(None, 109_999));
+    }
 }

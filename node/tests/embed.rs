@@ -104,6 +104,29 @@ async fn a_lease_expires_when_nobody_writes() -> Result {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn time_that_passes_while_nobody_writes_outlives_the_leader() -> Result {
+    let dir = tempfile::tempdir()?;
+    let node = alone(dir.path()).await?;
+    granted(&node.client(), "held").await?;
+    let before = node.status();
+    let deadline = Instant::now() + PATIENCE;
+    while node.status().applied < before.applied + 2 {
+        assert!(Instant::now() < deadline, "time is not in the log");
+        tokio::task::yield_now().await;
+    }
+    node.shutdown().await;
+
+    // A new term goes on from the last entry.
+    let node = alone(dir.path()).await?;
+    let lease = node.client().lease_get(&name("held")).await?;
+    assert!(lease.is_some(), "a minute is not over");
+    let passed = node.status().now_ms - before.now_ms;
+    assert!(passed >= 1_500, "{passed} ms of two entries a second apart");
+    node.shutdown().await;
+    Ok(())
+}
+
 fn blank(dir: &Path, name: &str) -> quorate_node::Builder {
     Node::builder()
         .data_dir(dir)
