@@ -26,11 +26,12 @@ demo: build
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit $(LIMIT) \
 		--base-port $(BASE_PORT) --data-dir $(target)/demo $(if $(ONCE),--once)
 
-test: tests build
+test: tests
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit 300 --once \
 		--base-port 17400 --data-dir $(target)/demo-test
 
-tests:
+# The tests start the programs: built here, not in the middle of a test with a deadline.
+tests: build
 	if command -v cargo-nextest >/dev/null 2>&1; then \
 		$(cargo) nextest run --workspace --locked && cargo test --doc --workspace --locked; \
 	else \
