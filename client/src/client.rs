@@ -12,6 +12,7 @@ use quorate_statemachine::{
 use tokio::time::Instant;
 
 use crate::error::ClientError;
+use crate::lock::Acquisitions;
 use crate::retry;
 use crate::transport::{
     Answered, Consistency, ExecuteOptions, ReadOptions, Transport, WatchEvent, WatchWhat,
@@ -28,7 +29,7 @@ pub struct Client {
     timeout: Duration,
     consistency: Consistency,
     allow_zero_ttl: bool,
-    waits: Arc<Waits>,
+    lock_waits: Arc<Waits<Acquisitions>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -56,7 +57,7 @@ impl Client {
             timeout: DEFAULT_TIMEOUT,
             consistency: Consistency::Linearizable,
             allow_zero_ttl: false,
-            waits: Arc::new(Waits::new()),
+            lock_waits: Arc::new(Waits::new(Acquisitions::new())),
         }
     }
 
@@ -89,8 +90,8 @@ impl Client {
     }
 
     /// The waits for locks of this client and its clones.
-    pub(crate) fn waits(&self) -> &Arc<Waits> {
-        &self.waits
+    pub(crate) fn lock_waits(&self) -> &Arc<Waits<Acquisitions>> {
+        &self.lock_waits
     }
 
     /// When a call that starts now must have its answer.

@@ -6,8 +6,9 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::process::{
-    Answer, Append, Appended, Complete, Completed, Event, Events, Get, List, Process, ProcessState,
-    Query, Register, Registered,
+    Answer, Append, Appended, Complete, Completed, CountEvents, Event, Events, Get, Grant,
+    GrantsOf, GrantsTo, HasGrant, List, ProcessState, ProcessView, Query, Register, Registered,
+    Selection,
 };
 use quorate_statemachine::query::Page;
 use quorate_statemachine::{Answer as AnyAnswer, Name, Query as AnyQuery, Refusal, Subject};
@@ -35,10 +36,79 @@ impl Client {
     }
 
     /// One page of process records.
-    pub async fn process_list(&self, list: List) -> Result<Page<Process>, ClientError> {
+    pub async fn process_list(&self, list: List) -> Result<Page<ProcessView>, ClientError> {
         match self.process_query(Query::List(list), 0).await? {
             Answer::List(page) => Ok(page),
             _ => Err(wrong_answer("process.list")),
+        }
+    }
+
+    /// One page of a process's events; none if there is no such process.
+    pub async fn process_events(&self, events: Events) -> Result<Option<Page<Event>>, ClientError> {
+        self.process_events_at(events, 0).await
+    }
+
+    pub(crate) async fn process_events_at(
+        &self,
+        events: Events,
+        min_index: u64,
+    ) -> Result<Option<Page<Event>>, ClientError> {
+        match self.process_query(Query::Events(events), min_index).await? {
+            Answer::Events(page) => Ok(page),
+            _ => Err(wrong_answer("process.events")),
+        }
+    }
+
+    /// How many events of one type a process has; none if there is no such process.
+    pub async fn process_count_events(
+        &self,
+        count: CountEvents,
+    ) -> Result<Option<u64>, ClientError> {
+        match self.process_query(Query::CountEvents(count), 0).await? {
+            Answer::CountEvents(count) => Ok(count),
+            _ => Err(wrong_answer("process.count_events")),
+        }
+    }
+
+    /// One page of what a scope may use.
+    pub async fn process_grants_to(
+        &self,
+        grants: GrantsTo,
+    ) -> Result<Page<(Grant, ProcessView)>, ClientError> {
+        match self.process_query(Query::GrantsTo(grants), 0).await? {
+            Answer::GrantsTo(page) => Ok(page),
+            _ => Err(wrong_answer("process.grants_to")),
+        }
+    }
+
+    /// One page of who may use a process; none if there is no such process.
+    pub async fn process_grants_of(
+        &self,
+        grants: GrantsOf,
+    ) -> Result<Option<Page<Grant>>, ClientError> {
+        match self.process_query(Query::GrantsOf(grants), 0).await? {
+            Answer::GrantsOf(page) => Ok(page),
+            _ => Err(wrong_answer("process.grants_of")),
+        }
+    }
+
+    /// Whether a scope may use a process.
+    pub async fn process_has_grant(&self, has: HasGrant) -> Result<bool, ClientError> {
+        match self.process_query(Query::HasGrant(has), 0).await? {
+            Answer::HasGrant(has) => Ok(has),
+            _ => Err(wrong_answer("process.has_grant")),
+        }
+    }
+
+    pub(crate) async fn process_get_at(
+        &self,
+        id: &Name,
+        min_index: u64,
+    ) -> Result<Option<ProcessView>, ClientError> {
+        let get = Query::Get(Get { id: id.clone() });
+        match self.process_query(get, min_index).await? {
+            Answer::Get(view) => Ok(view),
+            _ => Err(wrong_answer("process.get")),
         }
     }
 
@@ -66,10 +136,7 @@ impl ProcessClient {
         &self,
         definition: impl Into<Vec<u8>>,
     ) -> Result<Registered, ClientError> {
-        let register = Register {
-            id: self.id.clone(),
-            definition: definition.into(),
-        };
+        let register = Register::new(self.id.clone(), definition.into());
         self.client.execute(register).await
     }
 
@@ -82,10 +149,8 @@ impl ProcessClient {
         payload: impl Into<Vec<u8>>,
     ) -> Result<Appended, ClientError> {
         let append = Append {
-            id: self.id.clone(),
-            event_type: event_type.clone(),
             key: key.cloned(),
-            payload: payload.into(),
+            ..Append::new(self.id.clone(), event_type.clone(), payload.into())
         };
         self.client.execute(append).await
     }
@@ -104,19 +169,9 @@ impl ProcessClient {
         self.client.execute(complete).await
     }
 
-    /// The record.
-    pub async fn get(&self) -> Result<Option<Process>, ClientError> {
-        self.get_at(0).await
-    }
-
-    async fn get_at(&self, min_index: u64) -> Result<Option<Process>, ClientError> {
-        let get = Query::Get(Get {
-            id: self.id.clone(),
-        });
-        match self.client.process_query(get, min_index).await? {
-            Answer::Get(process) => Ok(process),
-            _ => Err(wrong_answer("process.get")),
-        }
+    /// The record and its definition.
+    pub async fn get(&self) -> Result<Option<ProcessView>, ClientError> {
+        self.client.process_get_at(&self.id, 0).await
     }
 
     /// One page of events with a sequence above `after`; none if there is no such process. A
@@ -131,15 +186,13 @@ impl ProcessClient {
         limit: u32,
         min_index: u64,
     ) -> Result<Option<Page<Event>>, ClientError> {
-        let events = Query::Events(Events {
+        let events = Events {
             id: self.id.clone(),
             after,
+            only: Selection::All,
             limit,
-        });
-        match self.client.process_query(events, min_index).await? {
-            Answer::Events(page) => Ok(page),
-            _ => Err(wrong_answer("process.events")),
-        }
+        };
+        self.client.process_events_at(events, min_index).await
     }
 
     /// Every event with a sequence above `after`, each once and in order, those to come included.
@@ -204,8 +257,8 @@ impl Following {
             self.events = page.rows.into();
             return Ok(());
         }
-        let process = self.process.get_at(index).await?;
-        let process = process.ok_or_else(|| self.not_found())?;
+        let view = client.process_get_at(&self.process.id, index).await?;
+        let process = view.ok_or_else(|| self.not_found())?.process;
         if process.last_sequence > self.after {
             return Ok(());
         }

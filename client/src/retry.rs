@@ -66,8 +66,17 @@ pub(crate) fn is_safe_to_repeat(command: &Command) -> bool {
             | queue::Command::Requeue(_) => false,
         },
         Action::Process(process) => match process {
-            process::Command::Register(_) | process::Command::Complete(_) => true,
+            process::Command::Register(_)
+            | process::Command::Complete(_)
+            | process::Command::SetExternalRef(_) => true,
             process::Command::Append(append) => append.key.is_some(),
+            // What another did in between must not be undone by a late repetition.
+            process::Command::SetWait(_)
+            | process::Command::AckWake(_)
+            | process::Command::PutGrant(_)
+            | process::Command::DeleteGrant(_)
+            | process::Command::MoveGrants(_)
+            | process::Command::DetachSession(_) => false,
         },
         Action::Lock(lock) => match lock {
             lock::Command::Acquire(_)

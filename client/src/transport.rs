@@ -79,6 +79,8 @@ pub enum WatchWhat {
     Queue(Name),
     /// Events and state of this process.
     Process(Name),
+    /// Events and state of processes whose id starts with this; empty for all.
+    ProcessPrefix(String),
     /// Grants, ends and proclamations of locks whose key starts with this; empty for all.
     LockPrefix(String),
     /// What becomes of the acquisitions of locks whose id starts with this: those of one client.
@@ -103,6 +105,11 @@ impl WatchWhat {
                 Notice::EventAppended { process_id, .. }
                 | Notice::ProcessChanged { process_id, .. },
             ) => id == process_id,
+            (
+                Self::ProcessPrefix(prefix),
+                Notice::EventAppended { process_id, .. }
+                | Notice::ProcessChanged { process_id, .. },
+            ) => process_id.as_str().starts_with(prefix.as_str()),
             (
                 Self::LockPrefix(prefix),
                 Notice::LockGranted { key, .. }

@@ -1,18 +1,14 @@
-//! The waits for locks of one client, and the one watch that serves them all.
+//! The waits of one client for things of one kind, and the one watch that serves them all.
 //!
-//! Acquisitions of a client share the first half of their ids, and one stream brings the notices of
-//! all of them, so that a wait costs no stream and no read of its own: a call is entered here
-//! before its command is sent, and while the stream was registered at or before the command's log
-//! index, nothing of it can be missed. When the stream is lost, every call is told to look at the
-//! state.
+//! A wait costs no stream of its own: a call is entered here before the state is read, and while
+//! the stream was registered at or before the log index of what was read, nothing can be missed.
+//! When the stream is lost, every call is told to look at the state.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use quorate_statemachine::FencingToken;
-use quorate_statemachine::lock::End;
 use quorate_statemachine::notice::Notice;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -25,69 +21,93 @@ use crate::watch::{Next, Watch};
 /// The stream outlives the last wait for so long.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// What happened to an acquisition.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// It holds the lock.
-    Granted(FencingToken),
-    /// It is over.
-    Over(End),
+/// What is waited for.
+pub(crate) trait Topic: Send + Sync + 'static {
+    /// One thing.
+    type Key: Clone + Eq + Hash + Send + Sync + 'static;
+    /// What happens to it.
+    type Event: Clone + Send + Sync + 'static;
+
+    /// The watch that tells of all of them.
+    fn watch(&self) -> WatchWhat;
+
+    /// What a notice says, and of which.
+    fn read(notice: Notice) -> Option<(Self::Key, Self::Event)>;
+}
+
+/// What a call hears.
+#[derive(Debug, Clone)]
+pub(crate) enum Heard<E> {
+    /// Something happened.
+    Event(E),
     /// Notices were lost: look at the state once the watch is registered again.
     Lost,
 }
 
 /// See the module.
-pub(crate) struct Waits {
-    session: [u8; 8],
-    next: AtomicU64,
-    inner: Mutex<Inner>,
+pub(crate) struct Waits<T: Topic> {
+    topic: T,
+    inner: Mutex<Inner<T>>,
     /// The log index at which the stream was registered; none while there is no stream.
     registered: watch::Sender<Option<u64>>,
 }
 
-#[derive(Default)]
-struct Inner {
-    calls: HashMap<[u8; 16], mpsc::UnboundedSender<Event>>,
+struct Inner<T: Topic> {
+    next: u64,
+    calls: HashMap<T::Key, Vec<Entered<T::Event>>>,
     /// Whether a task serves them.
     served: bool,
 }
 
-/// One acquisition that may wait. Dropping it ends its notices.
-pub(crate) struct Call {
-    waits: Arc<Waits>,
-    id: [u8; 16],
-    events: mpsc::UnboundedReceiver<Event>,
+struct Entered<E> {
+    number: u64,
+    sender: mpsc::UnboundedSender<Heard<E>>,
 }
 
-impl Waits {
-    pub(crate) fn new() -> Self {
+/// One wait. Dropping it ends its notices.
+pub(crate) struct Call<T: Topic> {
+    waits: Arc<Waits<T>>,
+    key: T::Key,
+    number: u64,
+    heard: mpsc::UnboundedReceiver<Heard<T::Event>>,
+}
+
+impl<T: Topic> Waits<T> {
+    pub(crate) fn new(topic: T) -> Self {
         Self {
-            session: fastrand::u64(..).to_be_bytes(),
-            next: AtomicU64::new(fastrand::u64(..)),
-            inner: Mutex::default(),
+            topic,
+            inner: Mutex::new(Inner {
+                next: 0,
+                calls: HashMap::new(),
+                served: false,
+            }),
             registered: watch::Sender::new(None),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn topic(&self) -> &T {
+        &self.topic
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
         self.inner
             .lock()
             .expect("nothing panics while it holds the lock")
     }
 
-    /// Enters an acquisition, with an id that was never used.
-    pub(crate) fn enter(self: &Arc<Self>) -> Call {
-        let number = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.session);
-        id[8..].copy_from_slice(&number);
-        // A call hears of its grant, its end, and of streams that were lost meanwhile.
-        let (sender, events) = mpsc::unbounded_channel();
-        self.lock().calls.insert(id, sender);
+    /// Enters a wait.
+    pub(crate) fn enter(self: &Arc<Self>, key: T::Key) -> Call<T> {
+        let (sender, heard) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        let number = inner.next;
+        inner.next += 1;
+        let calls = inner.calls.entry(key.clone()).or_default();
+        calls.push(Entered { number, sender });
         Call {
             waits: self.clone(),
-            id,
-            events,
+            key,
+            number,
+            heard,
         }
     }
 
@@ -101,23 +121,19 @@ impl Waits {
     }
 
     fn route(&self, notice: Notice) {
-        let (id, event) = match notice {
-            Notice::LockGranted {
-                id, fencing_token, ..
-            } => (id, Event::Granted(fencing_token)),
-            Notice::LockLeft { id, end, .. } => (id, Event::Over(end)),
-            _ => return,
+        let Some((key, event)) = T::read(notice) else {
+            return;
         };
-        if let Some(call) = self.lock().calls.get(&id) {
+        for call in self.lock().calls.get(&key).into_iter().flatten() {
             // A call that has just gone needs it no more.
-            let _ = call.send(event);
+            let _ = call.sender.send(Heard::Event(event.clone()));
         }
     }
 
     fn lost(&self) {
         self.registered.send_replace(None);
-        for call in self.lock().calls.values() {
-            let _ = call.send(Event::Lost);
+        for call in self.lock().calls.values().flatten() {
+            let _ = call.sender.send(Heard::Lost);
         }
     }
 
@@ -134,9 +150,9 @@ impl Waits {
 }
 
 /// The task that serves. However it ends, with its runtime too, another one can begin.
-struct Serving(Arc<Waits>);
+struct Serving<T: Topic>(Arc<Waits<T>>);
 
-impl Drop for Serving {
+impl<T: Topic> Drop for Serving<T> {
     fn drop(&mut self) {
         self.0.lock().served = false;
         self.0.lost();
@@ -144,16 +160,15 @@ impl Drop for Serving {
 }
 
 /// Keeps the stream, and hands its notices to the calls that they are for.
-async fn serve(serving: Serving, client: Client) {
+async fn serve<T: Topic>(serving: Serving<T>, client: Client) {
     let waits = &serving.0;
-    let what = WatchWhat::LockAcquisitions(waits.session);
-    let mut watch = Watch::new(client.clone(), what);
+    let mut watch = Watch::new(client.clone(), waits.topic.watch());
     let mut backoff = Backoff::new();
     while !waits.is_done() {
         match watch.register(client.deadline()).await {
             Ok(index) => drop(waits.registered.send_replace(Some(index))),
             Err(error) => {
-                tracing::debug!(%error, "no node watches the acquisitions of this client");
+                tracing::debug!(%error, "no node serves the waits of this client");
                 sleep(backoff.next_delay()).await;
                 continue;
             }
@@ -173,10 +188,10 @@ async fn serve(serving: Serving, client: Client) {
     }
 }
 
-impl Call {
-    /// The acquisition.
-    pub(crate) fn id(&self) -> [u8; 16] {
-        self.id
+impl<T: Topic> Call<T> {
+    /// What is waited for.
+    pub(crate) fn key(&self) -> &T::Key {
+        &self.key
     }
 
     /// Waits until the stream is registered, and says at which log index it was. None when it is
@@ -188,17 +203,25 @@ impl Call {
         index.ok()?.ok().and_then(|index| *index)
     }
 
-    /// What happens next; none when nothing did by the deadline.
-    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Event> {
-        timeout_at(deadline, self.events.recv())
-            .await
-            .ok()
-            .flatten()
+    /// What is heard next; none when nothing was by the deadline.
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Heard<T::Event>> {
+        timeout_at(deadline, self.heard.recv()).await.ok().flatten()
+    }
+
+    /// Forgets what was heard, since the state is read anyway.
+    pub(crate) fn forget(&mut self) {
+        while self.heard.try_recv().is_ok() {}
     }
 }
 
-impl Drop for Call {
+impl<T: Topic> Drop for Call<T> {
     fn drop(&mut self) {
-        self.waits.lock().calls.remove(&self.id);
+        let mut inner = self.waits.lock();
+        if let Some(calls) = inner.calls.get_mut(&self.key) {
+            calls.retain(|call| call.number != self.number);
+            if calls.is_empty() {
+                inner.calls.remove(&self.key);
+            }
+        }
     }
 }

@@ -170,10 +170,8 @@ async fn operations_with_an_identity_of_their_own_carry_no_request_id() {
         .await
         .expect("appended");
     let steps = vec![Action::from(process::Append {
-        id: name("p"),
-        event_type: name("step"),
         key: Some(name("k2")),
-        payload: Vec::new(),
+        ..process::Append::new(name("p"), name("step"), Vec::new())
     })];
     let done = client.composite(steps, Vec::new()).await.expect("done");
     assert!(matches!(done[..], [Response::Process(_)]));
@@ -259,10 +257,7 @@ async fn refusals_are_not_tried_again() {
         key: name("job"),
         token: 1,
     };
-    let register = process::Register {
-        id: name("p"),
-        definition: Vec::new(),
-    };
+    let register = process::Register::new(name("p"), Vec::new());
     let error = client
         .execute_under(register, vec![stale])
         .await

@@ -255,7 +255,7 @@ fn of_what(what: &WatchWhat, notices: &[Notice]) -> Vec<Notice> {
 
 fn topic_of_watch(what: &WatchWhat) -> Option<Topic> {
     match what {
-        WatchWhat::LeasePrefix(_) | WatchWhat::LockPrefix(_) => None,
+        WatchWhat::LeasePrefix(_) | WatchWhat::ProcessPrefix(_) | WatchWhat::LockPrefix(_) => None,
         WatchWhat::Queue(queue) => Some(Topic::Queue(queue.clone())),
         WatchWhat::Process(id) => Some(Topic::Process(id.clone())),
         WatchWhat::LockAcquisitions(prefix) => Some(Topic::Acquisitions(*prefix)),

@@ -11,7 +11,7 @@ use crate::id::Name;
 use crate::queue::ItemId;
 use crate::refusal::Failure;
 use crate::transaction::Transaction;
-use crate::{lease, lock, queue};
+use crate::{lease, lock, process, queue};
 
 /// A number that says which of two grants is the later one.
 pub type FencingToken = u64;
@@ -43,6 +43,11 @@ pub enum Precondition {
         /// The token that the caller was granted.
         token: FencingToken,
     },
+    /// There is a process record `id`.
+    Process {
+        /// The process.
+        id: Name,
+    },
 }
 
 impl Precondition {
@@ -56,6 +61,7 @@ impl Precondition {
                 token,
             } => queue::require_claim(tx, ctx, queue, *item_id, *token).map(drop),
             Self::Lock { key, token } => lock::require_hold(tx, ctx, key, *token).map(drop),
+            Self::Process { id } => process::require(tx, id).map(drop),
         }
     }
 }

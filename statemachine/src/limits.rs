@@ -62,6 +62,19 @@ pub const QUEUE_ITEMS_MAX: u64 = 10_000_000;
 /// Dedupe keys one queue remembers: 27,000 pushes a second for [`DEDUPE_RETENTION_MS`].
 pub const DEDUPE_KEYS_MAX: u64 = 100_000_000;
 
+/// What is noted at a process beside its events, each: external reference, wait, wake target,
+/// descriptor of a grant. In bytes.
+pub const PROCESS_NOTE_BYTES_MAX: usize = 16 << 10;
+
+/// Grants of all scopes of one session: detaching it deletes them in one entry.
+pub const SESSION_GRANTS_MAX: u64 = 10_000;
+
+/// Processes whose events wake one session: detaching it changes them in one entry.
+pub const SESSION_WAKE_TARGETS_MAX: u64 = 10_000;
+
+/// Grants that one command moves.
+pub const GRANTS_MOVED_MAX: usize = 1_024;
+
 /// What a worker may say about a retry or a death. In bytes.
 pub const NOTE_BYTES_MAX: usize = 1 << 10;
 

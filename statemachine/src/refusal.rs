@@ -93,6 +93,8 @@ pub enum Subject {
     Member,
     /// A lock.
     Lock,
+    /// A grant of a process, named `scope/process`.
+    Grant,
 }
 
 impl Subject {
@@ -106,6 +108,7 @@ impl Subject {
             Self::Process => "process",
             Self::Member => "member",
             Self::Lock => "lock",
+            Self::Grant => "grant",
         }
     }
 }

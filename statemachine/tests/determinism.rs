@@ -4,7 +4,7 @@ use quorate_statemachine::digest::Digest;
 use quorate_statemachine::lease::{self, SameOwner};
 use quorate_statemachine::lock::{self, Mode};
 use quorate_statemachine::notice::Notice;
-use quorate_statemachine::process::{self, ProcessState};
+use quorate_statemachine::process::{self, Ending, ProcessState, WakeTarget};
 use quorate_statemachine::queue::{self, ItemId, Outcome};
 use quorate_statemachine::tables::{Meta, Table, meta_key, tag_of};
 use quorate_statemachine::transaction::read;
@@ -327,23 +327,71 @@ fn queue_step(random: &mut Random, index: u64) -> Action {
 
 fn process_step(random: &mut Random) -> Action {
     let id = random.name("p", 8);
-    match random.below(6) {
-        0 => process::Register {
+    match random.below(12) {
+        0 | 1 => process::Register {
             id,
             definition: vec![1; random.below(2) as usize],
+            wake_target: (random.below(2) == 0).then(|| WakeTarget {
+                session: random.name("s", 2),
+                target: vec![],
+            }),
         }
         .into(),
-        1 if random.below(8) == 0 => process::Complete {
+        2 if random.below(8) == 0 => process::Complete {
             id,
             state: ProcessState::Succeeded,
             outcome: vec![],
         }
         .into(),
+        3 => process::SetWait {
+            id,
+            wait: (random.below(2) == 0).then(|| vec![4]),
+        }
+        .into(),
+        4 => process::AckWake {
+            id,
+            sequence: random.below(5),
+        }
+        .into(),
+        5 => grant_step(random, id),
         _ => process::Append {
             id,
             event_type: random.name("type", 2),
             key: (random.below(2) == 0).then(|| random.name("k", 9)),
             payload: vec![2; random.below(3) as usize],
+            wakes: random.below(3) == 0,
+            after_end: random.below(2) == 0,
+            ends: (random.below(16) == 0).then(|| Ending {
+                state: ProcessState::Failed,
+                outcome: vec![],
+            }),
+        }
+        .into(),
+    }
+}
+
+fn grant_step(random: &mut Random, process_id: Name) -> Action {
+    let scope = random.name("scope", 4);
+    match random.below(6) {
+        0 => process::DeleteGrant { scope, process_id }.into(),
+        1 => process::MoveGrants {
+            from: scope,
+            to: random.name("scope", 4),
+            to_session: random.name("s", 2),
+            process_ids: vec![process_id],
+        }
+        .into(),
+        2 if random.below(4) == 0 => process::DetachSession {
+            session: random.name("s", 2),
+        }
+        .into(),
+        _ => process::PutGrant {
+            grant: process::Grant {
+                scope,
+                session: random.name("s", 2),
+                process_id,
+                descriptor: vec![3; random.below(3) as usize],
+            },
         }
         .into(),
     }

@@ -304,11 +304,7 @@ fn lease_tokens_are_shorter_than_names() {
 }
 
 fn register(payload: usize) -> Action {
-    process::Register {
-        id: name("p"),
-        definition: vec![0; payload],
-    }
-    .into()
+    process::Register::new(name("p"), vec![0; payload]).into()
 }
 
 #[test]

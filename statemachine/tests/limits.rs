@@ -2,15 +2,18 @@
 
 use quorate_statemachine::lease::{Claim, SameOwner};
 use quorate_statemachine::limits::{
-    DEADLOCK_CYCLE_MAX, LEASES_MAX, LIVENESS_BYTES_MAX, LOCK_DELAY_MS_MAX, LOCK_HOLDERS_MAX,
-    LOCK_HOLDERS_SHOWN, LOCK_MEMBERS_MAX, LOCK_METADATA_BYTES_MAX, LOCK_REENTRIES_MAX,
-    LOCK_WAITERS_MAX, MEMBERS_REVOKED_MAX, NAME_BYTES_MAX, PROCESSES_MAX, QUEUES_MAX,
-    RENEWALS_PER_ENTRY_MAX, TTL_MS_MAX, WAIT_MS_MAX,
+    DEADLOCK_CYCLE_MAX, GRANTS_MOVED_MAX, LEASES_MAX, LIVENESS_BYTES_MAX, LOCK_DELAY_MS_MAX,
+    LOCK_HOLDERS_MAX, LOCK_HOLDERS_SHOWN, LOCK_MEMBERS_MAX, LOCK_METADATA_BYTES_MAX,
+    LOCK_REENTRIES_MAX, LOCK_WAITERS_MAX, MEMBERS_REVOKED_MAX, NAME_BYTES_MAX, PROCESSES_MAX,
+    QUEUES_MAX, RENEWALS_PER_ENTRY_MAX, SESSION_GRANTS_MAX, SESSION_WAKE_TARGETS_MAX, TTL_MS_MAX,
+    WAIT_MS_MAX,
 };
 use quorate_statemachine::lock::{self, Acquire, Acquired, End, Mode};
-use quorate_statemachine::process::Register;
+use quorate_statemachine::process::{
+    Grant, MoveGrants, PutGrant, Register, SessionRow, WakeTarget,
+};
 use quorate_statemachine::queue::Push;
-use quorate_statemachine::tables::{Meta, MetaRow, Table, meta_key};
+use quorate_statemachine::tables::{Meta, MetaRow, ProcessSessions, Table, meta_key, session_key};
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{
     Answer, Command, Entry, LeaseToken, Name, Operation, Owner, Query, Refusal, Reply, RequestId,
@@ -53,10 +56,7 @@ fn commands() -> [(&'static str, u64, Command); 4] {
         priority: 0,
         max_attempts: 0,
     };
-    let register = Register {
-        id: name("process"),
-        definition: Vec::new(),
-    };
+    let register = Register::new(name("process"), Vec::new());
     [
         ("leases", LEASES_MAX, claim.into()),
         ("queues", QUEUES_MAX, push.into()),
@@ -481,4 +481,76 @@ fn arguments_of_other_lock_commands_out_of_bounds_are_refused_with_limit_and_val
             .to_string()
             .contains("limit 512 bytes, actual 513 bytes")
     );
+}
+
+/// A state in which the session `s` is tied to as much as it may be, less `room`.
+fn tied(room: u64) -> MemoryView {
+    let mut view = MemoryView::default();
+    let id = name("known");
+    assert!(
+        reply(&mut view, 1, &Register::new(id, Vec::new()).into())
+            .0
+            .is_ok()
+    );
+    let row = SessionRow {
+        grants: SESSION_GRANTS_MAX - room,
+        wake_targets: SESSION_WAKE_TARGETS_MAX - room,
+    };
+    let row = codec::encode(ProcessSessions::TAG.into(), &row);
+    let key = session_key(&name("s"));
+    view.commit(vec![(key.bytes().to_vec(), Some(row.into()))]);
+    view
+}
+
+#[test]
+fn what_detaching_a_session_must_undo_in_one_entry_is_bounded() {
+    let grant = Grant {
+        scope: name("scope"),
+        session: name("s"),
+        process_id: name("known"),
+        descriptor: Vec::new(),
+    };
+    let register = Register {
+        wake_target: Some(WakeTarget {
+            session: name("s"),
+            target: Vec::new(),
+        }),
+        ..Register::new(name("new"), Vec::new())
+    };
+    let cases: [(&str, u64, Command); 2] = [
+        (
+            "grants of session s",
+            SESSION_GRANTS_MAX,
+            PutGrant { grant }.into(),
+        ),
+        (
+            "processes that wake session s",
+            SESSION_WAKE_TARGETS_MAX,
+            register.into(),
+        ),
+    ];
+    for (what, limit, command) in cases {
+        let expected = Refusal::Exhausted {
+            what: what.to_owned(),
+            limit,
+            actual: limit,
+        };
+        let mut full = tied(0);
+        let before = full.rows().count();
+        assert_eq!(reply(&mut full, 2, &command).0, Err(expected));
+        assert_eq!(full.rows().count(), before, "{what}: a row was written");
+        let mut last = tied(1);
+        for index in 2..4 {
+            let again = reply(&mut last, index, &command);
+            assert!(again.0.is_ok(), "{what}: {again:?}");
+        }
+    }
+    let many = MoveGrants {
+        from: name("a"),
+        to: name("b"),
+        to_session: name("s"),
+        process_ids: vec![name("p"); GRANTS_MOVED_MAX + 1],
+    };
+    let error = many.validate().expect_err("too many").to_string();
+    assert!(error.contains("limit 0 to 1024, actual 1025"), "{error}");
 }

@@ -214,12 +214,8 @@ impl Writer {
         };
         let key = Name::parse("key", name.clone())?;
         let payload = format!("{}:{token}", self.unique());
-        let append = Append {
-            id: key.clone(),
-            event_type: Name::parse("event_type", "guarded")?,
-            key: None,
-            payload: payload.clone().into_bytes(),
-        };
+        let event_type = Name::parse("event_type", "guarded")?;
+        let append = Append::new(key.clone(), event_type, payload.clone().into_bytes());
         let guard = Precondition::Lease {
             key: key.clone(),
             token,

@@ -150,12 +150,8 @@ async fn arguments_out_of_bounds_are_refused_with_limit_and_actual_value() -> Re
         let with_ttl = |ttl_ms| -> Result<Vec<u8>> {
             Ok(Command::from(Claim { ttl_ms, ..claim()? }).encode())
         };
-        let append = Append {
-            id: Name::parse("id", "p")?,
-            event_type: Name::parse("event_type", "t")?,
-            key: None,
-            payload: vec![0; PAYLOAD_BYTES_MAX + 1],
-        };
+        let (id, event_type) = (Name::parse("id", "p")?, Name::parse("event_type", "t")?);
+        let append = Append::new(id, event_type, vec![0; PAYLOAD_BYTES_MAX + 1]);
         let cases = [
             (
                 "a long key",

@@ -36,6 +36,16 @@ pub enum Verb {
     },
     /// Append an event
     Append(Append),
+    /// Who may use a process: scopes and their sessions
+    Grants {
+        /// The process id
+        id: String,
+    },
+    /// Wait until a process has ended, and show its record
+    Await {
+        /// The process id
+        id: String,
+    },
     /// Make a record; the same definition again is the same record
     Register {
         /// The process id

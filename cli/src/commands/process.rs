@@ -1,13 +1,11 @@
 //! `quorate process …`
 
 use futures::StreamExt;
-use quorate_client::Client;
-use quorate_statemachine::process::{
-    Answer, Append, Complete, List, ProcessState, Query, Register,
-};
-use quorate_statemachine::{self as statemachine, Name, Precondition};
+use quorate_client::{Client, ProcessWaits};
+use quorate_statemachine::process::{Append, Complete, GrantsOf, List, ProcessState, Register};
+use quorate_statemachine::{Name, Precondition};
 
-use super::{page_limit, wrong_answer};
+use super::page_limit;
 use crate::args::process::{Append as AppendArgs, Fence, Verb};
 use crate::exit::Failure;
 use crate::output::Printer;
@@ -15,7 +13,7 @@ use crate::value;
 
 mod rows;
 
-use rows::{AppendedRow, EventRow, ProcessRow};
+use rows::{AppendedRow, EventRow, GrantRow, ProcessRow};
 
 /// Does one verb.
 pub async fn run(client: &Client, verb: Verb, printer: &mut Printer) -> Result<(), Failure> {
@@ -35,9 +33,9 @@ pub async fn run(client: &Client, verb: Verb, printer: &mut Printer) -> Result<(
             .await
         }
         Verb::Get { id } => {
-            let process = client.process(&id)?.get().await?;
-            let process = process.ok_or_else(|| Failure::not_found("process", &id))?;
-            Ok(printer.one(&ProcessRow::new(&process))?)
+            let view = client.process(&id)?.get().await?;
+            let view = view.ok_or_else(|| Failure::not_found("process", &id))?;
+            Ok(printer.one(&ProcessRow::of(&view))?)
         }
         Verb::Events {
             id,
@@ -50,14 +48,19 @@ pub async fn run(client: &Client, verb: Verb, printer: &mut Printer) -> Result<(
             follow: true,
         } => follow(client, &id, after, printer).await,
         Verb::Append(args) => append(client, args, printer).await,
+        Verb::Grants { id } => grants(client, &id, printer).await,
+        Verb::Await { id } => {
+            let name = Name::parse("id", id)?;
+            let ended = ProcessWaits::new(client.clone(), name.as_str());
+            let ended = ended.end(&name).await?;
+            Ok(printer.one(&ProcessRow::of(&ended))?)
+        }
         Verb::Register { id, definition } => {
             let definition = value::bytes("definition", &definition)?;
-            let register = Register {
-                id: Name::parse("id", id)?,
-                definition,
-            };
+            let register = Register::new(Name::parse("id", id)?, definition.clone());
             let registered = client.execute(register).await?;
-            Ok(printer.one(&ProcessRow::new(&registered.process).existing(registered.existed))?)
+            let row = ProcessRow::new(&registered.process).defined(&definition);
+            Ok(printer.one(&row.existing(registered.existed))?)
         }
         Verb::Complete {
             id,
@@ -96,18 +99,33 @@ async fn list(
             after: after.take(),
             limit: page,
         };
-        let query = statemachine::Query::Process(Query::List(list));
-        let statemachine::Answer::Process(Answer::List(page)) = client.query(query).await?.answer
-        else {
-            return Err(wrong_answer("processes"));
-        };
-        rows.extend(page.rows.iter().map(ProcessRow::new));
+        let page = client.process_list(list).await?;
+        rows.extend(page.rows.iter().map(ProcessRow::of));
         match page.next {
             Some(next) => after = Some(Name::parse("after", next)?),
             None => break,
         }
     }
     Ok(printer.list(&rows)?)
+}
+
+async fn grants(client: &Client, id: &str, printer: &mut Printer) -> Result<(), Failure> {
+    let process_id = Name::parse("id", id)?;
+    let (mut rows, mut after) = (Vec::new(), None);
+    loop {
+        let asked = GrantsOf {
+            process_id: process_id.clone(),
+            after: after.take(),
+            limit: 0,
+        };
+        let page = client.process_grants_of(asked).await?;
+        let page = page.ok_or_else(|| Failure::not_found("process", id))?;
+        rows.extend(page.rows.iter().map(GrantRow::new));
+        match (page.next, page.rows.into_iter().next_back()) {
+            (Some(_), Some(last)) => after = Some((last.session, last.scope)),
+            _ => return Ok(printer.list(&rows)?),
+        }
+    }
 }
 
 async fn events(
@@ -150,11 +168,12 @@ async fn follow(
 }
 
 async fn append(client: &Client, args: AppendArgs, printer: &mut Printer) -> Result<(), Failure> {
+    let id = Name::parse("id", args.id.as_str())?;
+    let event_type = Name::parse("type", args.event_type)?;
+    let payload = value::bytes("payload", &args.payload)?;
     let append = Append {
-        id: Name::parse("id", args.id.as_str())?,
-        event_type: Name::parse("type", args.event_type)?,
         key: args.key.map(|key| Name::parse("key", key)).transpose()?,
-        payload: value::bytes("payload", &args.payload)?,
+        ..Append::new(id, event_type, payload)
     };
     let appended = client
         .execute_under(append, preconditions(args.fence)?)

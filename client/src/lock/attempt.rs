@@ -10,13 +10,14 @@ use quorate_statemachine::{Action, Command, FencingToken};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
+use super::waits::{Acquisitions, Event};
 use super::{AcquireError, Hold};
 use crate::client::{self, Client};
 use crate::error::ClientError;
 use crate::keeper::release_until_heard;
 use crate::retry::{self, Backoff};
 use crate::transport::Consistency;
-use crate::waits::{Call, Event};
+use crate::waits::{Call, Heard};
 
 /// A hold and the instant from which its TTL counts; none when the place in the queue was lost, and
 /// there is time to ask again.
@@ -76,11 +77,11 @@ impl Standing {
     }
 
     /// None when notices were lost.
-    fn of_event(event: Event) -> Option<Self> {
-        match event {
-            Event::Granted(fencing_token) => Some(Self::Granted(fencing_token)),
-            Event::Over(end) => Some(Self::Over(end)),
-            Event::Lost => None,
+    fn of_heard(heard: Heard<Event>) -> Option<Self> {
+        match heard {
+            Heard::Event(Event::Granted(fencing_token)) => Some(Self::Granted(fencing_token)),
+            Heard::Event(Event::Over(end)) => Some(Self::Over(end)),
+            Heard::Lost => None,
         }
     }
 }
@@ -102,7 +103,7 @@ impl Attempt {
     }
 
     /// None when the place in the queue was lost, and there is time to ask again.
-    pub(super) async fn run(mut self, call: Call) -> Outcome {
+    pub(super) async fn run(mut self, call: Call<Acquisitions>) -> Outcome {
         self.open = true;
         let command = Command::from(Action::from(self.acquire.as_ref().clone()));
         let options = self.client.execute_options(self.client.deadline());
@@ -134,7 +135,12 @@ impl Attempt {
 
     /// Waits in the queue. `since` is an instant before which the lock was certainly not granted,
     /// and `index` one of the log at which the acquisition had its place.
-    async fn wait(self, mut call: Call, mut since: Instant, mut index: u64) -> Outcome {
+    async fn wait(
+        self,
+        mut call: Call<Acquisitions>,
+        mut since: Instant,
+        mut index: u64,
+    ) -> Outcome {
         // Everything up to this index was heard of, or looked at.
         let mut seen = Some(index);
         let mut backoff = Backoff::new();
@@ -197,7 +203,7 @@ impl Attempt {
     /// None when there was nothing before the next sign of life is due.
     async fn hear(
         &self,
-        call: &mut Call,
+        call: &mut Call<Acquisitions>,
         seen: &mut Option<u64>,
         index: u64,
         since: Instant,
@@ -214,10 +220,10 @@ impl Attempt {
                 standing => return Ok(Some(standing)),
             }
         }
-        let Some(event) = call.next(wake_at).await else {
+        let Some(heard) = call.next(wake_at).await else {
             return Ok(None);
         };
-        let standing = Standing::of_event(event);
+        let standing = Standing::of_heard(heard);
         if standing.is_none() {
             *seen = None;
         }

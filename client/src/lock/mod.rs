@@ -23,8 +23,10 @@ use crate::retry;
 
 mod attempt;
 mod calls;
+mod waits;
 
 use attempt::Attempt;
+pub(crate) use waits::Acquisitions;
 
 /// Why a lock was not acquired.
 #[derive(Debug, Error)]
@@ -228,8 +230,8 @@ impl LockBuilder {
         let until = self.wait.and_then(|wait| began.checked_add(wait));
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let call = self.client.waits().enter();
-            let command = self.command(call.id(), left).await?;
+            let call = waits::enter(self.client.lock_waits());
+            let command = self.command(*call.key(), left).await?;
             let attempt = Attempt::new(&self.client, command, began, until);
             if let Some(granted) = attempt.run(call).await? {
                 return Ok(granted);

@@ -192,6 +192,7 @@ impl From<WatchWhat> for v1::watch_request::What {
             WatchWhat::LeasePrefix(prefix) => Self::LeasePrefix(prefix),
             WatchWhat::Queue(queue) => Self::Queue(queue.into()),
             WatchWhat::Process(process) => Self::Process(process.into()),
+            WatchWhat::ProcessPrefix(prefix) => Self::ProcessPrefix(prefix),
             WatchWhat::LockPrefix(prefix) => Self::LockPrefix(prefix),
             WatchWhat::LockAcquisitions(prefix) => Self::LockAcquisitions(prefix.to_vec().into()),
         }

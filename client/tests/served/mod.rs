@@ -274,6 +274,7 @@ impl Coordination for Service {
             Some(What::LeasePrefix(prefix)) => WatchWhat::LeasePrefix(prefix),
             Some(What::Queue(queue)) => WatchWhat::Queue(name(queue)?),
             Some(What::Process(process)) => WatchWhat::Process(name(process)?),
+            Some(What::ProcessPrefix(prefix)) => WatchWhat::ProcessPrefix(prefix),
             Some(What::LockPrefix(prefix)) => WatchWhat::LockPrefix(prefix),
             Some(What::LockAcquisitions(prefix)) => WatchWhat::LockAcquisitions(
                 <[u8; 8]>::try_from(&prefix[..])

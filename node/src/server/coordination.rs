@@ -201,20 +201,25 @@ impl Coordination for CoordinationService {
     }
 }
 
+fn check_prefix(field: &str, prefix: String) -> Result<String, InvalidArgument> {
+    let longest = quorate_statemachine::limits::NAME_BYTES_MAX;
+    InvalidArgument::check_bytes(field, prefix.len(), longest)?;
+    Ok(prefix)
+}
+
 fn watch_what(what: Option<v1::watch_request::What>) -> Result<WatchWhat, InvalidArgument> {
     use v1::watch_request::What;
     match what {
         Some(What::LeasePrefix(prefix)) => {
-            let max = quorate_statemachine::limits::NAME_BYTES_MAX;
-            InvalidArgument::check_bytes("lease_prefix", prefix.len(), max)?;
-            Ok(WatchWhat::LeasePrefix(prefix))
+            check_prefix("lease_prefix", prefix).map(WatchWhat::LeasePrefix)
         }
         Some(What::Queue(queue)) => Name::parse("queue", queue).map(WatchWhat::Queue),
         Some(What::Process(id)) => Name::parse("process", id).map(WatchWhat::Process),
+        Some(What::ProcessPrefix(prefix)) => {
+            check_prefix("process_prefix", prefix).map(WatchWhat::ProcessPrefix)
+        }
         Some(What::LockPrefix(prefix)) => {
-            let longest = quorate_statemachine::limits::NAME_BYTES_MAX;
-            InvalidArgument::check_bytes("lock_prefix", prefix.len(), longest)?;
-            Ok(WatchWhat::LockPrefix(prefix))
+            check_prefix("lock_prefix", prefix).map(WatchWhat::LockPrefix)
         }
         Some(What::LockAcquisitions(prefix)) => {
             let wrong = |_| {
@@ -227,7 +232,7 @@ fn watch_what(what: Option<v1::watch_request::What>) -> Result<WatchWhat, Invali
         None => Err(InvalidArgument::new(
             "what",
             "is missing",
-            "lease_prefix, queue or process",
+            "what to watch",
             "none",
         )),
     }

@@ -2,14 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Process, ProcessState, not_found};
+use super::{Process, ProcessState, check_final, require};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::Name;
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::notice::Notice;
 use crate::refusal::{Failure, InvalidArgument};
-use crate::tables::{process_key, process_state_key};
+use crate::tables::process_key;
 use crate::transaction::Transaction;
 
 /// Ends the process with an outcome.
@@ -39,14 +38,7 @@ pub struct Completed {
 
 impl Validate for Complete {
     fn validate(&self) -> Result<(), InvalidArgument> {
-        if !self.state.is_ended() {
-            return Err(InvalidArgument::new(
-                "state",
-                "must be a final one",
-                "succeeded, failed or cancelled",
-                self.state.as_str(),
-            ));
-        }
+        check_final(self.state)?;
         InvalidArgument::check_bytes("outcome", self.outcome.len(), PAYLOAD_BYTES_MAX)
     }
 }
@@ -57,26 +49,13 @@ impl Complete {
         tx: &mut Transaction<'_>,
         ctx: &Context,
     ) -> Result<Completed, Failure> {
-        assert!(
-            self.state.is_ended(),
-            "decoding refuses a completion that ends nothing"
-        );
-        let Some(mut process) = tx.get(&process_key(&self.id))? else {
-            return Err(not_found(&self.id));
-        };
+        let mut process = require(tx, &self.id)?;
         if process.state.is_ended() {
             return self.again(process);
         }
-        tx.delete(&process_state_key(process.state, self.id.as_str()))?;
-        process.state = self.state;
-        process.outcome = Some(self.outcome.clone());
+        process.end(tx, self.state, &self.outcome)?;
         process.updated_at = ctx.now;
-        tx.put(&process_state_key(process.state, self.id.as_str()), &())?;
         tx.put(&process_key(&self.id), &process)?;
-        tx.notify(Notice::ProcessChanged {
-            process_id: self.id.clone(),
-            ended: true,
-        });
         Ok(Completed {
             process,
             existed: false,

@@ -45,6 +45,14 @@ pub const REGISTRY: &[(u8, &str)] = &[
     (ProcessEvents::TAG, ProcessEvents::NAME),
     (ProcessEventKeys::TAG, ProcessEventKeys::NAME),
     (ProcessesByState::TAG, ProcessesByState::NAME),
+    (ProcessDefinitions::TAG, ProcessDefinitions::NAME),
+    (EventsByType::TAG, EventsByType::NAME),
+    (PendingWakes::TAG, PendingWakes::NAME),
+    (Grants::TAG, Grants::NAME),
+    (GrantsByProcess::TAG, GrantsByProcess::NAME),
+    (GrantsBySession::TAG, GrantsBySession::NAME),
+    (WakeTargets::TAG, WakeTargets::NAME),
+    (ProcessSessions::TAG, ProcessSessions::NAME),
     (Locks::TAG, Locks::NAME),
     (LockMembers::TAG, LockMembers::NAME),
     (LockOrder::TAG, LockOrder::NAME),
@@ -192,8 +200,13 @@ pub use locks::{
     lock_queue_after, lock_queue_before, lock_subject, lock_tokens, lock_tokens_of,
 };
 pub use processes::{
-    ProcessEventKeys, ProcessEvents, Processes, ProcessesByState, event_key, event_range_end,
-    event_unique_key, process_id_of_state_key, process_key, process_state_key,
+    EventsByType, Grants, GrantsByProcess, GrantsBySession, PendingWakes, ProcessDefinitions,
+    ProcessEventKeys, ProcessEvents, ProcessSessions, Processes, ProcessesByState, WakeTargets,
+    definition_key, event_key, event_range_end, event_type_end, event_type_key, event_unique_key,
+    grant_key, grant_of_process, grant_of_process_key, grant_of_session, grant_of_session_key,
+    grants_of_process, grants_of_scope, grants_of_session, process_id_of_state_key, process_key,
+    process_state_key, sequence_of, session_key, wake_key, wake_target_key, wake_target_of,
+    wake_targets_of, wakes_end,
 };
 pub use queues::{
     DedupeRow, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues, dead_key,

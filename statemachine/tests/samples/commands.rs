@@ -1,10 +1,10 @@
 //! Every operation, a composite and a full envelope.
 
-use quorate_statemachine::process::{self, ProcessState};
 use quorate_statemachine::queue::{self, ItemId};
 use quorate_statemachine::{Action, Command, Precondition, RequestId, cluster, lease};
 
 use super::locks::{acquires, lock_actions, release};
+use super::processes::{process_actions, process_append};
 use super::{name, owner, token};
 
 /// Every operation, then a composite and an envelope with all its parts.
@@ -51,6 +51,8 @@ fn lock_commands() -> Vec<(String, Command)> {
         token: 300,
     });
     all.push(("envelope_lock".to_owned(), fenced));
+    let known = Command::from(process_append()).require(Precondition::Process { id: name("p") });
+    all.push(("envelope_process".to_owned(), known));
     all
 }
 
@@ -133,20 +135,6 @@ fn queue_actions() -> Vec<Action> {
     ]
 }
 
-fn process_actions() -> Vec<Action> {
-    let id = name("p");
-    let register = process::Register {
-        id: id.clone(),
-        definition: b"definition".to_vec(),
-    };
-    let complete = process::Complete {
-        id,
-        state: ProcessState::Failed,
-        outcome: b"why".to_vec(),
-    };
-    vec![register.into(), process_append().into(), complete.into()]
-}
-
 fn cluster_actions() -> Vec<Action> {
     vec![
         cluster::Tick {}.into(),
@@ -192,14 +180,5 @@ fn queue_settle() -> queue::Settle {
         item_id: ItemId(70_000),
         fencing_token: 301,
         outcome,
-    }
-}
-
-fn process_append() -> process::Append {
-    process::Append {
-        id: name("p"),
-        event_type: name("started"),
-        key: Some(name("k1")),
-        payload: b"payload".to_vec(),
     }
 }

@@ -10,6 +10,7 @@ use quorate_statemachine::{LeaseToken, Name, Owner};
 
 mod commands;
 mod locks;
+mod processes;
 mod queries;
 mod replies;
 mod rows;

@@ -1,13 +1,13 @@
 //! Every query, and an answer to it.
 
-use quorate_statemachine::process::{self, ProcessState};
 use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ClaimedItem, ItemId, ItemState};
 use quorate_statemachine::{Answer, Query, lease};
 
 use super::locks::{lock_answers, lock_queries};
 use super::name;
-use super::rows::{event_row, history, item_row, lease_row, process_row, queue_row};
+use super::processes::{process_answers, process_queries};
+use super::rows::{history, item_row, lease_row, queue_row};
 
 /// Every query.
 pub fn queries() -> Vec<(&'static str, Query)> {
@@ -29,20 +29,9 @@ pub fn queries() -> Vec<(&'static str, Query)> {
         after: Some(name("jobs")),
         limit,
     };
-    let processes = process::List {
-        prefix,
-        state: Some(ProcessState::Failed),
-        after: Some(name("p")),
-        limit,
-    };
     let item = queue::Get {
         queue: name("jobs"),
         item_id: ItemId(70_000),
-    };
-    let events = process::Events {
-        id: name("p"),
-        after: 7,
-        limit,
     };
     let mut all = vec![
         (
@@ -60,19 +49,8 @@ pub fn queries() -> Vec<(&'static str, Query)> {
             "queue.list_items",
             Query::Queue(queue::Query::ListItems(items)),
         ),
-        (
-            "process.get",
-            Query::Process(process::Query::Get(process::Get { id: name("p") })),
-        ),
-        (
-            "process.list",
-            Query::Process(process::Query::List(processes)),
-        ),
-        (
-            "process.events",
-            Query::Process(process::Query::Events(events)),
-        ),
     ];
+    all.extend(process_queries());
     all.extend(lock_queries());
     all
 }
@@ -109,21 +87,12 @@ pub fn answers() -> Vec<(String, Answer)> {
             "queue.list_items",
             Answer::Queue(queue::Answer::ListItems(Some(page(item)))),
         ),
-        (
-            "process.get",
-            Answer::Process(process::Answer::Get(Some(process_row()))),
-        ),
-        (
-            "process.list",
-            Answer::Process(process::Answer::List(page(process_row()))),
-        ),
-        (
-            "process.events",
-            Answer::Process(process::Answer::Events(Some(page(event_row())))),
-        ),
     ];
     let all = all.map(|(name, answer)| (name.to_owned(), answer));
-    all.into_iter().chain(lock_answers()).collect()
+    let processes = process_answers().into_iter();
+    let processes = processes.map(|(name, answer)| (name.to_owned(), answer));
+    let all = all.into_iter().chain(processes);
+    all.chain(lock_answers()).collect()
 }
 
 fn page<T>(row: T) -> Page<T> {

@@ -3,11 +3,12 @@
 use quorate_statemachine::lease::{self, Claimed, Released, Renewed};
 use quorate_statemachine::queue::{self, ClaimedItem, ItemId};
 use quorate_statemachine::{
-    InvalidArgument, Refusal, Reply, Response, Subject, Timestamp, cluster, process,
+    InvalidArgument, Refusal, Reply, Response, Subject, Timestamp, cluster,
 };
 
 use super::locks::{lock_refusal, lock_responses};
-use super::rows::{item_claim, item_row, lease_row, process_row};
+use super::processes::process_responses;
+use super::rows::{item_claim, item_row, lease_row};
 
 /// An answer of every operation, named after it, then every refusal, named after its code.
 pub fn replies() -> Vec<(String, Reply)> {
@@ -114,27 +115,6 @@ fn queue_responses() -> Vec<(&'static str, queue::Response)> {
         ("queue.settle", Settle(queue::Settled::Dead)),
         ("queue.cancel", Cancel(item_row())),
         ("queue.requeue", Requeue(item_row())),
-    ]
-}
-
-fn process_responses() -> Vec<(&'static str, process::Response)> {
-    use process::Response::{Append, Complete, Register};
-    let registered = process::Registered {
-        process: process_row(),
-        existed: true,
-    };
-    let completed = process::Completed {
-        process: process_row(),
-        existed: false,
-    };
-    let appended = process::Appended {
-        sequence: 7,
-        duplicate: true,
-    };
-    vec![
-        ("process.register", Register(registered)),
-        ("process.append", Append(appended)),
-        ("process.complete", Complete(completed)),
     ]
 }
 

@@ -6,11 +6,12 @@ use quorate_statemachine::Timestamp;
 use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::lease::{EndReason, Ended, EndedName, History, HistoryRow, Lease};
-use quorate_statemachine::process::{Event, Process, ProcessState};
+use quorate_statemachine::process::{ProcessState, SessionRow};
 use quorate_statemachine::queue::{Item, ItemClaim, ItemId, ItemState, Queue};
 use quorate_statemachine::tables::{self, DedupeRow, DueKind, Key, MetaRow, RequestRow, Table};
 
 use super::locks::{ID, holder_row, holding, lock_row, waiter_row, waiting};
+use super::processes::{event_row, grant_row, process_row};
 use super::{name, owner, token};
 
 pub fn lease_row() -> Lease {
@@ -114,29 +115,6 @@ pub fn queue_row() -> Queue {
     }
 }
 
-pub fn process_row() -> Process {
-    Process {
-        id: name("p"),
-        state: ProcessState::Failed,
-        definition: b"definition".to_vec(),
-        created_at: Timestamp(1_000),
-        updated_at: Timestamp(2_000),
-        last_sequence: 7,
-        outcome: Some(b"why".to_vec()),
-    }
-}
-
-pub fn event_row() -> Event {
-    Event {
-        sequence: 7,
-        event_type: name("started"),
-        at: Timestamp(2_000),
-        index: 302,
-        key: Some(name("k1")),
-        payload: b"payload".to_vec(),
-    }
-}
-
 fn meta_row() -> MetaRow {
     MetaRow {
         now: Timestamp(1_000),
@@ -169,6 +147,10 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         item_id: item,
         present: true,
     };
+    let session = SessionRow {
+        grants: 3,
+        wake_targets: 2,
+    };
     vec![
         row(tables::meta_key(), &meta_row()),
         row(
@@ -193,6 +175,14 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row(tables::event_key(&p, 7), &event_row()),
         row(tables::event_unique_key(&p, &k1), &7),
         row(tables::process_state_key(ProcessState::Failed, "p"), &()),
+        row(tables::definition_key(&p), &b"definition".to_vec()),
+        row(tables::event_type_key(&p, &k1, 7), &()),
+        row(tables::wake_key(&p, 7), &()),
+        row(tables::grant_key(&lock, &p), &grant_row()),
+        row(tables::grant_of_process_key(&grant_row()), &()),
+        row(tables::grant_of_session_key(&grant_row()), &()),
+        row(tables::wake_target_key(&lock, &p), &()),
+        row(tables::session_key(&lock), &session),
         row(tables::lock_key(&lock), &lock_row()),
         row(tables::lock_member_key(&lock, ID), &holder_row()),
         row(tables::lock_order_key(&lock, holding(), ID), &()),

@@ -65,6 +65,15 @@ impl Args {
             .transpose()?)
     }
 
+    /// `ids=a,b`
+    pub fn names(&mut self, key: &str) -> Result<Vec<Name>, Bad> {
+        let text = self.required(key)?;
+        let names = text.split(',').filter(|name| !name.is_empty());
+        Ok(names
+            .map(|name| Name::parse(key, name))
+            .collect::<Result<_, _>>()?)
+    }
+
     pub fn token(&mut self, key: &str) -> Result<LeaseToken, Bad> {
         Ok(LeaseToken::parse(self.required(key)?)?)
     }

@@ -4,16 +4,17 @@ use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::queue::ItemId;
 use quorate_statemachine::tables::{
-    Due, DueKind, LeaseEnded, LeaseHistory, Leases, LockMembers, LockOrder, LockOwners, Locks,
-    Meta, MetaRow, PREFIX_BYTES, ProcessEventKeys, ProcessEvents, Processes, ProcessesByState,
-    QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues, REGISTRY, Requests,
-    RequestsByAge, Table, parse_due_key, split_name, tag_of,
+    Due, DueKind, EventsByType, Grants, GrantsByProcess, GrantsBySession, LeaseEnded, LeaseHistory,
+    Leases, LockMembers, LockOrder, LockOwners, Locks, Meta, MetaRow, PREFIX_BYTES, PendingWakes,
+    ProcessDefinitions, ProcessEventKeys, ProcessEvents, ProcessSessions, Processes,
+    ProcessesByState, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues,
+    REGISTRY, Requests, RequestsByAge, Table, WakeTargets, parse_due_key, split_name, tag_of,
 };
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{Reply, Timestamp};
 
 use crate::args::Bad;
-use crate::{locks, print};
+use crate::{locks, print, processes};
 
 /// The rows of the tables named, or of all; then the digest.
 pub fn dump(view: &MemoryView, tables: &[String]) -> Result<String, Bad> {
@@ -96,7 +97,7 @@ fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
             format!("{} {} {ended}", name(key), number(token)?)
         }
         Queues::TAG..=QueueDead::TAG => queue_line(tag, own, value)?,
-        Processes::TAG..=ProcessesByState::TAG => process_line(tag, own, value)?,
+        Processes::TAG..=ProcessSessions::TAG => process_line(tag, own, value)?,
         Locks::TAG..=LockOwners::TAG => lock_line(tag, own, value)?,
         _ => return Err(format!("table {tag:#04x} has no decoder here").into()),
     })
@@ -134,7 +135,7 @@ fn queue_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
 
 fn process_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
     Ok(match tag {
-        Processes::TAG => print::process_row(&row::<Processes>(value)?),
+        Processes::TAG => processes::row(&row::<Processes>(value)?),
         ProcessesByState::TAG => {
             row::<ProcessesByState>(value)?;
             let (state, id) = own.split_first().ok_or("a key has no state")?;
@@ -145,13 +146,50 @@ fn process_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
             format!(
                 "{} {}",
                 name(process),
-                print::event_row(&row::<ProcessEvents>(value)?)
+                processes::event_row(&row::<ProcessEvents>(value)?)
             )
         }
         ProcessEventKeys::TAG => {
             let (process, key) = split_name(own).ok_or("an event's key has no process")?;
             let sequence = row::<ProcessEventKeys>(value)?;
             format!("{} {} sequence={sequence}", name(process), name(key))
+        }
+        ProcessDefinitions::TAG => {
+            let definition = row::<ProcessDefinitions>(value)?;
+            format!("{} {}", name(own), print::text(&definition))
+        }
+        Grants::TAG => processes::grant_row(&row::<Grants>(value)?),
+        ProcessSessions::TAG => {
+            let row = row::<ProcessSessions>(value)?;
+            let (grants, wake_targets) = (row.grants, row.wake_targets);
+            format!("{} grants={grants} wake_targets={wake_targets}", name(own))
+        }
+        _ => index_line(tag, own, value)?,
+    })
+}
+
+/// A row of an index: its key says all.
+fn index_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
+    let (first, rest) = split_name(own).ok_or("a key of an index has one name only")?;
+    let first = name(first);
+    Ok(match tag {
+        PendingWakes::TAG => {
+            row::<PendingWakes>(value)?;
+            format!("{first} sequence={}", number(rest)?)
+        }
+        EventsByType::TAG => {
+            row::<EventsByType>(value)?;
+            let (of, sequence) = split_name(rest).ok_or("an event's key has no type")?;
+            format!("{first} {} sequence={}", name(of), number(sequence)?)
+        }
+        GrantsByProcess::TAG | GrantsBySession::TAG => {
+            row::<GrantsByProcess>(value).or_else(|_| row::<GrantsBySession>(value))?;
+            let (second, third) = split_name(rest).ok_or("a grant's key has two names")?;
+            format!("{first} {} {}", name(second), name(third))
+        }
+        WakeTargets::TAG => {
+            row::<WakeTargets>(value)?;
+            format!("{first} {}", name(rest))
         }
         _ => return Err(format!("process table {tag:#04x} has no decoder here").into()),
     })

@@ -2,11 +2,11 @@
 
 use quorate_statemachine::lease::{self, Observed, SameOwner};
 use quorate_statemachine::lock::{self, Mode};
-use quorate_statemachine::process::{self, ProcessState};
 use quorate_statemachine::queue::{self, ItemState, Outcome};
 use quorate_statemachine::{Action, LeaseToken, Name, Query, RequestId, cluster};
 
 use crate::args::{Args, Bad, id_of, parse_item, parse_number, split};
+use crate::processes;
 
 /// The action that a line asks for, if its word is one of an action.
 pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
@@ -19,25 +19,10 @@ pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
     if let Some(action) = lock_action(word, args)? {
         return Ok(Some(action));
     }
+    if let Some(action) = processes::action(word, args)? {
+        return Ok(Some(action));
+    }
     Ok(Some(match word {
-        "register" => process::Register {
-            id: args.name("id")?,
-            definition: args.bytes("definition")?,
-        }
-        .into(),
-        "append" => process::Append {
-            id: args.name("id")?,
-            event_type: args.name("type")?,
-            key: args.optional_name("key")?,
-            payload: args.bytes("payload")?,
-        }
-        .into(),
-        "complete" => process::Complete {
-            id: args.name("id")?,
-            state: process_state(&args.required("state")?)?,
-            outcome: args.bytes("outcome")?,
-        }
-        .into(),
         "tick" => cluster::Tick {}.into(),
         "record-digest" => cluster::RecordDigest {}.into(),
         "found" => cluster::Found {
@@ -285,10 +270,12 @@ fn outcome(args: &mut Args) -> Result<Outcome, Bad> {
 
 /// The query that a line asks for, if its word is one of a query.
 pub fn query(word: &str, args: &mut Args) -> Result<Option<Query>, Bad> {
+    if let Some(query) = processes::query(word, args)? {
+        return Ok(Some(Query::Process(query)));
+    }
     Ok(Some(match word {
         "get" | "list" | "history" | "explain" => Query::Lease(lease_query(word, args)?),
         "item" | "items" | "queues" => Query::Queue(queue_query(word, args)?),
-        "process" | "processes" | "events" => Query::Process(process_query(word, args)?),
         "lock" | "locks" | "waiters" | "find" => Query::Lock(lock_query(word, args)?),
         _ => return Ok(None),
     }))
@@ -359,32 +346,6 @@ fn queue_query(word: &str, args: &mut Args) -> Result<queue::Query, Bad> {
             limit: args.number("limit", 0)?,
         }),
     })
-}
-
-fn process_query(word: &str, args: &mut Args) -> Result<process::Query, Bad> {
-    Ok(match word {
-        "process" => process::Query::Get(process::Get {
-            id: args.name("id")?,
-        }),
-        "events" => process::Query::Events(process::Events {
-            id: args.name("id")?,
-            after: args.number("after", 0)?,
-            limit: args.number("limit", 0)?,
-        }),
-        _ => process::Query::List(process::List {
-            prefix: args.text("prefix"),
-            state: args
-                .optional("state")
-                .map(|word| process_state(&word))
-                .transpose()?,
-            after: args.optional_name("after")?,
-            limit: args.number("limit", 0)?,
-        }),
-    })
-}
-
-fn process_state(word: &str) -> Result<ProcessState, Bad> {
-    ProcessState::from_word(word).ok_or_else(|| format!("{word:?} is no process state").into())
 }
 
 fn item_state(word: &str) -> Result<ItemState, Bad> {

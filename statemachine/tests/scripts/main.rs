@@ -11,8 +11,8 @@
 //! item items queues                                 and their queries
 //! acquire renew-lock renew-locks release-lock cancel-wait revoke-lock proclaim  locks
 //! lock locks waiters find                           and their queries
-//! register append complete                          processes
-//! process processes events                          and their queries
+//! register append complete set-ref set-wait ack-wake grant revoke-grant move-grants detach-session processes
+//! process processes events count-events grants-to grants-of has-grant  and their queries
 //! tick record-digest found allocate-node-id         the cluster
 //! step COMMAND ... / composite                      gathers steps; does them all or none
 //! repeat N LINE                                     {i} is the round, {last} the last index
@@ -31,6 +31,7 @@ mod dump;
 mod language;
 mod locks;
 mod print;
+mod processes;
 
 use std::path::{Path, PathBuf};
 

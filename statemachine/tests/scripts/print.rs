@@ -4,12 +4,11 @@ use quorate_statemachine::lease::{
     self, Claimed, Ended, History, HistoryRow, Lease, Released, Renewed,
 };
 use quorate_statemachine::notice::Notice;
-use quorate_statemachine::process::{self, Event, Process};
 use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ClaimedItem, Item, ItemId, Queue, Settled};
 use quorate_statemachine::{Answer, Owner, Refusal, Reply, Response, cluster};
 
-use crate::locks;
+use crate::{locks, processes};
 
 /// The reply of an entry.
 pub fn reply(reply: &Reply) -> String {
@@ -27,7 +26,7 @@ fn response_lines(response: &Response) -> String {
     match response {
         Response::Lease(response) => lease_response(response),
         Response::Queue(response) => queue_response(response),
-        Response::Process(response) => process_response(response),
+        Response::Process(response) => processes::response(response),
         Response::Cluster(response) => cluster_response(response),
         Response::Lock(response) => locks::response(response),
         Response::Composite(responses) => {
@@ -104,33 +103,6 @@ fn queue_response(response: &queue::Response) -> String {
     }
 }
 
-fn process_response(response: &process::Response) -> String {
-    let known = |known: bool| if known { " again" } else { "" };
-    match response {
-        process::Response::Register(done) => {
-            format!(
-                "registered{} {}",
-                known(done.existed),
-                process_row(&done.process)
-            )
-        }
-        process::Response::Append(done) => {
-            format!(
-                "appended{} sequence={}",
-                known(done.duplicate),
-                done.sequence
-            )
-        }
-        process::Response::Complete(done) => {
-            format!(
-                "completed{} {}",
-                known(done.existed),
-                process_row(&done.process)
-            )
-        }
-    }
-}
-
 /// The answer to a query.
 pub fn answer(answer: &Answer) -> String {
     match answer {
@@ -148,14 +120,7 @@ pub fn answer(answer: &Answer) -> String {
             || "no such queue".to_owned(),
             |rows| page(rows, claimed_item),
         ),
-        Answer::Process(process::Answer::Get(process)) => process
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), process_row),
-        Answer::Process(process::Answer::List(rows)) => page(rows, process_row),
-        Answer::Process(process::Answer::Events(rows)) => rows.as_ref().map_or_else(
-            || "no such process".to_owned(),
-            |rows| page(rows, event_row),
-        ),
+        Answer::Process(answer) => processes::answer(answer),
     }
 }
 
@@ -391,38 +356,6 @@ pub fn queue_row(queue: &Queue) -> String {
         queue.dead,
         queue.done,
         queue.dedupe_keys,
-    )
-}
-
-/// A process record.
-pub fn process_row(process: &Process) -> String {
-    let outcome = process
-        .outcome
-        .as_ref()
-        .map(|outcome| format!(" outcome={}", text(outcome)));
-    format!(
-        "{} {} created={} updated={} last_sequence={}{}{}",
-        process.id,
-        process.state.as_str(),
-        process.created_at.0,
-        process.updated_at.0,
-        process.last_sequence,
-        bytes("definition", &process.definition),
-        outcome.unwrap_or_default(),
-    )
-}
-
-/// An event.
-pub fn event_row(event: &Event) -> String {
-    let key = event.key.as_ref().map(|key| format!(" key={key}"));
-    format!(
-        "sequence={} type={} at={} index={}{}{}",
-        event.sequence,
-        event.event_type,
-        event.at.0,
-        event.index,
-        key.unwrap_or_default(),
-        bytes("payload", &event.payload),
     )
 }
 

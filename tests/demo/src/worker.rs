@@ -170,12 +170,9 @@ impl Worker {
             worker: self.name.clone(),
             token: claim.token.to_string(),
         };
-        let append = Append {
-            id: self.process.clone(),
-            event_type: Name::parse("event_type", event_type)?,
-            key: None,
-            payload: serde_json::to_vec(&finding).expect("text under text keys is JSON"),
-        };
+        let event_type = Name::parse("event_type", event_type)?;
+        let payload = serde_json::to_vec(&finding).expect("text under text keys is JSON");
+        let append = Append::new(self.process.clone(), event_type, payload);
         let settle = Settle {
             queue: self.queue.name().clone(),
             item_id: claim.item,

@@ -77,10 +77,7 @@ impl Worker {
                 }
                 Test::Read => self.claim_for_all(key).await?,
                 Test::Append => {
-                    let register = Register {
-                        id: key,
-                        definition: b"bench".to_vec(),
-                    };
+                    let register = Register::new(key, b"bench".to_vec());
                     self.client.execute(register).await?;
                 }
                 Test::Lock | Test::Queue => {}
@@ -130,12 +127,8 @@ impl Worker {
     }
 
     async fn append(&self, id: Name) -> Result<(), Failure> {
-        let append = Append {
-            id,
-            event_type: Name::parse("type", "bench")?,
-            key: None,
-            payload: self.payload.clone(),
-        };
+        let event_type = Name::parse("type", "bench")?;
+        let append = Append::new(id, event_type, self.payload.clone());
         self.client.execute(append).await?;
         Ok(())
     }

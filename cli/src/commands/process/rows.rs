@@ -1,6 +1,6 @@
 //! Process records and events as they are printed.
 
-use quorate_statemachine::process::{Appended, Event, Process};
+use quorate_statemachine::process::{Appended, Event, Grant, Process, ProcessView};
 use serde::Serialize;
 
 use crate::output::Row;
@@ -21,19 +21,37 @@ pub struct ProcessRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     definition_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    external_ref: Option<Payload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_ref_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait: Option<Payload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes_session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     existed: Option<bool>,
     #[serde(skip)]
     preview: String,
 }
 
 impl ProcessRow {
-    /// The record.
+    /// The record and what it was registered with.
+    pub fn of(view: &ProcessView) -> Self {
+        Self::new(&view.process).defined(&view.definition)
+    }
+
+    /// The record alone.
     pub fn new(process: &Process) -> Self {
-        let (outcome, outcome_base64) = match &process.outcome {
+        let note = |note: &Option<Vec<u8>>| match note {
             Some(bytes) => payload(bytes),
             None => (None, None),
         };
-        let (definition, definition_base64) = payload(&process.definition);
+        let (outcome, outcome_base64) = note(&process.outcome);
+        let (external_ref, external_ref_base64) = note(&process.external_ref);
+        let (wait, wait_base64) = note(&process.wait);
+        let wakes = process.wake_target.as_ref();
         Self {
             id: process.id.to_string(),
             state: process.state.as_str(),
@@ -42,11 +60,22 @@ impl ProcessRow {
             last_sequence: process.last_sequence.to_string(),
             outcome,
             outcome_base64,
-            definition,
-            definition_base64,
+            definition: None,
+            definition_base64: None,
+            external_ref,
+            external_ref_base64,
+            wait,
+            wait_base64,
+            wakes_session: wakes.map(|target| target.session.to_string()),
             existed: None,
             preview: process.outcome.as_deref().map(preview).unwrap_or_default(),
         }
+    }
+
+    /// With what it was registered with.
+    pub fn defined(mut self, definition: &[u8]) -> Self {
+        (self.definition, self.definition_base64) = payload(definition);
+        self
     }
 
     /// Says whether the record was so before the command.
@@ -132,6 +161,50 @@ impl Row for EventRow {
 
     fn name(&self) -> String {
         self.sequence.clone()
+    }
+}
+
+/// A grant.
+#[derive(Debug, Serialize)]
+pub struct GrantRow {
+    process_id: String,
+    session: String,
+    scope: String,
+    descriptor: Option<Payload>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    descriptor_base64: Option<String>,
+    #[serde(skip)]
+    preview: String,
+}
+
+impl GrantRow {
+    /// A grant.
+    pub fn new(grant: &Grant) -> Self {
+        let (descriptor, descriptor_base64) = payload(&grant.descriptor);
+        Self {
+            process_id: grant.process_id.to_string(),
+            session: grant.session.to_string(),
+            scope: grant.scope.to_string(),
+            descriptor,
+            descriptor_base64,
+            preview: preview(&grant.descriptor),
+        }
+    }
+}
+
+impl Row for GrantRow {
+    const HEADER: &'static [&'static str] = &["SESSION", "SCOPE", "DESCRIPTOR"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.session.clone(),
+            self.scope.clone(),
+            self.preview.clone(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.scope.clone()
     }
 }
 

@@ -103,8 +103,8 @@ async fn a_fence_that_does_not_hold_refuses_the_append() {
     process(&client, "register p").await;
     let lease = client.lease("a=b").owner("w").claim().expect("in bounds");
     let token = match client.execute(lease).await.expect("a cluster") {
-        statemachine::lease::Claimed::Granted(lease) => lease.fencing_token,
-        statemachine::lease::Claimed::Busy(holder) => panic!("held: {holder:?}"),
+        quorate_statemachine::lease::Claimed::Granted(lease) => lease.fencing_token,
+        quorate_statemachine::lease::Claimed::Busy(holder) => panic!("held: {holder:?}"),
     };
     let fenced = |token| format!("append p --type t --payload 1 --fence a=b={token}");
     assert_eq!(process(&client, &fenced(token)).await.1, 0);
@@ -138,4 +138,66 @@ async fn listings_go_over_pages() {
     let (events, _) = process(&client, "events p").await;
     assert_eq!(events.as_array().map(Vec::len), Some(1_002));
     assert_eq!(events[1_001]["sequence"], "1002");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_use_a_process_and_whom_it_wakes_are_shown() {
+    use quorate_statemachine::process::{Grant, PutGrant, SetExternalRef, WakeTarget};
+
+    let client = client();
+    let name = |text: &str| Name::parse("name", text).expect("a name");
+    let mut register = Register::new(name("p"), b"{}".to_vec());
+    register.wake_target = Some(WakeTarget {
+        session: name("s1"),
+        target: Vec::new(),
+    });
+    client.execute(register).await.expect("registered");
+    for (session, scope) in [("s2", "s2/b"), ("s1", "s1/a")] {
+        let grant = Grant {
+            scope: name(scope),
+            session: name(session),
+            process_id: name("p"),
+            descriptor: b"{\"label\":\"build\"}".to_vec(),
+        };
+        client.execute(PutGrant { grant }).await.expect("granted");
+    }
+    let reference = SetExternalRef {
+        id: name("p"),
+        external_ref: b"elsewhere".to_vec(),
+    };
+    client.execute(reference).await.expect("set");
+    let (printed, exit) = print(&client, "grants p", Format::Json).await;
+    assert_eq!(exit, 0);
+    assert_eq!(
+        printed,
+        "[{\"process_id\":\"p\",\"session\":\"s1\",\"scope\":\"s1/a\",\
+         \"descriptor\":{\"label\":\"build\"}},\
+         {\"process_id\":\"p\",\"session\":\"s2\",\"scope\":\"s2/b\",\
+         \"descriptor\":{\"label\":\"build\"}}]\n"
+    );
+    assert_eq!(process(&client, "grants q").await.1, 3);
+    let (shown, _) = process(&client, "get p").await;
+    assert_eq!(shown["external_ref"], "elsewhere");
+    assert_eq!(shown["wakes_session"], "s1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn await_shows_the_record_once_the_process_has_ended() {
+    let client = client();
+    process(&client, "register p --definition job").await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { process(&client, "await p").await }
+    });
+    // The clock stands still, so it waits until the append and the end have been noticed.
+    process(&client, "append p --type step --payload 1").await;
+    assert!(!waiting.is_finished());
+    process(&client, "complete p --state failed --outcome why").await;
+    let (ended, exit) = waiting.await.expect("no panic");
+    assert_eq!((&ended["state"], exit), (&json!("failed"), 0));
+    assert_eq!(
+        (&ended["outcome"], &ended["definition"]),
+        (&json!("why"), &json!("job"))
+    );
+    assert_eq!(process(&client, "await q").await.1, 3);
 }
