@@ -1,8 +1,9 @@
 #!/bin/sh
-# Measures Quorate and etcd side by side on this machine and writes docs/PERFORMANCE.md: make bench.
+# Measures Quorate, etcd and PostgreSQL side by side on this machine and writes docs/PERFORMANCE.md: make bench.
 #
 #   SECONDS_PER_POINT=3 ROUNDS=3 CLIENTS="1 16 64 256" TESTS="lock renew renew-spread append queue read"
 #   LOCKS=1         also hand-overs of one lock by CONTENDERS="64" clients, and NAMES=1000000 lock names
+#   PROCESSES=1     also lash's process registry by TASKS="16 64", beside lash's own on PostgreSQL
 #   SCALE=1         also memory, restart and claims with up to LEASES="1000 100000 1000000" leases
 #   DOCUMENT=…      the document whose tables are written; empty for stdout only
 #   QUORATE=…       a program that was built already, instead of a release build of this tree
@@ -19,6 +20,7 @@ tests=${TESTS-lock renew renew-spread append queue read}
 leases=${LEASES:-1000 100000 1000000}
 contenders=${CONTENDERS:-64}
 names=${NAMES:-1000000}
+tasks=${TASKS:-16 64}
 document=${DOCUMENT-docs/PERFORMANCE.md}
 target=${CARGO_TARGET_DIR:-$PWD/target}
 load_target=${LOAD_TARGET_DIR:-$target/load}
@@ -56,6 +58,10 @@ fi
 if [ "${LOCKS:-1}" = 1 ]; then
     "$load" contend --program "$quorate" --data-dir "$data" --out "$results" \
         --clients "$contenders" --seconds "$seconds" --rounds "$rounds" --names "$names"
+fi
+if [ "${PROCESSES:-1}" = 1 ]; then
+    "$load" processes --program "$quorate" --data-dir "$data" --out "$results" \
+        --tasks "$tasks" --seconds "$seconds" --rounds "$rounds"
 fi
 if [ "${SCALE:-1}" = 1 ]; then
     "$load" scale --program "$quorate" --data-dir "$data" --out "$results" \

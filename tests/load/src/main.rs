@@ -11,6 +11,8 @@ mod contend;
 mod etcd;
 mod machine;
 mod meter;
+mod postgres;
+mod processes;
 mod quorate;
 mod record;
 mod scale;
@@ -33,6 +35,8 @@ enum Load {
     Compare(compare::Compare),
     /// Measure hand-overs of one lock, and what lock names leave behind
     Contend(contend::Contend),
+    /// Measure lash's process registry beside lash's own on PostgreSQL
+    Processes(processes::Arguments),
     /// Measure what many live leases cost
     Scale(scale::Scale),
     /// Write the tables into a document
@@ -57,6 +61,7 @@ async fn run(load: &Load) -> Result<()> {
         Load::Conditions(args) => conditions::run(args).await,
         Load::Compare(args) => compare::run(args).await,
         Load::Contend(args) => contend::run(args).await,
+        Load::Processes(args) => processes::run(args).await,
         Load::Scale(args) => scale::run(args).await,
         Load::Table(args) => table::run(args),
     }

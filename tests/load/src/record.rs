@@ -24,6 +24,8 @@ pub enum Record {
     Names(Names),
     /// A restart of all nodes.
     Restart(Restart),
+    /// A call of lash's process registry in a closed loop.
+    Processes(Processes),
 }
 
 /// Where and how a run was made.
@@ -88,6 +90,51 @@ pub struct Handovers {
     /// What the client with the most got.
     pub most: f64,
     pub cpu: Cpu,
+}
+
+/// One call of a process registry, so many tasks, one round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Processes {
+    pub registry: Registry,
+    /// Of PostgreSQL.
+    pub version: String,
+    pub call: Call,
+    pub tasks: u32,
+    pub round: u32,
+    pub per_second: f64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+}
+
+/// Whose process registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registry {
+    Quorate,
+    Postgres,
+}
+
+/// Which call of a process registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    Claim,
+    Renew,
+    Append,
+}
+
+impl Call {
+    /// In the order of the table.
+    pub const ALL: [Self; 3] = [Self::Claim, Self::Renew, Self::Append];
+
+    /// As the table calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Renew => "renew",
+            Self::Append => "append",
+        }
+    }
 }
 
 /// Resident memory of each node before and after names were used once each.

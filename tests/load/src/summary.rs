@@ -1,6 +1,8 @@
 //! Medians over rounds.
 
-use crate::record::{Cpu, Handovers, Memory, Names, Point, Record, Restart, System, Test};
+use crate::record::{
+    Call, Cpu, Handovers, Memory, Names, Point, Processes, Record, Registry, Restart, System, Test,
+};
 
 /// All records of some runs, by what they are.
 #[derive(Debug, Default)]
@@ -11,6 +13,7 @@ pub struct Summary {
     pub memory: Vec<Memory>,
     pub handovers: Vec<Handovers>,
     pub names: Vec<Names>,
+    pub processes: Vec<Processes>,
     pub restarts: Vec<Restart>,
 }
 
@@ -41,6 +44,16 @@ pub struct Contended {
     pub most: f64,
 }
 
+/// One call of a process registry over all rounds.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    pub per_second: f64,
+    /// The slowest and the fastest round.
+    pub range: (f64, f64),
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
 impl Summary {
     /// Of these records.
     pub fn new(records: Vec<Record>) -> Self {
@@ -52,6 +65,7 @@ impl Summary {
                 Record::Memory(memory) => summary.memory.push(memory),
                 Record::Handovers(measured) => summary.handovers.push(measured),
                 Record::Names(names) => summary.names.push(names),
+                Record::Processes(measured) => summary.processes.push(measured),
                 Record::Restart(restart) => summary.restarts.push(restart),
             }
         }
@@ -115,6 +129,28 @@ impl Summary {
             jain: least(|round| round.jain),
             least: least(|round| round.least),
             most: rounds.iter().map(|round| round.most).fold(0.0, f64::max),
+        })
+    }
+
+    /// Tasks of the process registries, rising.
+    pub fn tasks(&self) -> Vec<u32> {
+        sorted(self.processes.iter().map(|round| round.tasks))
+    }
+
+    /// Calls a second over the rounds, the slowest and the fastest, and latencies in µs.
+    pub fn calls(&self, registry: Registry, call: Call, tasks: u32) -> Option<Calls> {
+        let wanted = |it: &&Processes| (it.registry, it.call, it.tasks) == (registry, call, tasks);
+        let rounds: Vec<&Processes> = self.processes.iter().filter(wanted).collect();
+        let of = |value: fn(&Processes) -> f64| median(rounds.iter().map(|round| value(round)));
+        let rates = || rounds.iter().map(|round| round.per_second);
+        Some(Calls {
+            per_second: of(|round| round.per_second)?,
+            range: (
+                rates().fold(f64::MAX, f64::min),
+                rates().fold(0.0, f64::max),
+            ),
+            p50_us: of(|round| round.p50_us as f64)?,
+            p99_us: of(|round| round.p99_us as f64)?,
         })
     }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::record::{self, Conditions, System, Test};
-use crate::summary::{Median, Summary};
+use crate::record::{self, Call, Conditions, Registry, System, Test};
+use crate::summary::{Calls, Median, Summary};
 use crate::targets;
 
 /// Begin and end of the operations and of many leases.
@@ -18,6 +18,11 @@ const MARKS: [&str; 2] = [
 const LOCK_MARKS: [&str; 2] = [
     "<!-- locks, written by make bench: begin -->",
     "<!-- locks, written by make bench: end -->",
+];
+/// Begin and end of lash's process registry.
+const PROCESS_MARKS: [&str; 2] = [
+    "<!-- lash, written by make bench: begin -->",
+    "<!-- lash, written by make bench: end -->",
 ];
 /// Others may use so much of a processor before a run is called noisy: the idle nodes of the other
 /// system are among them.
@@ -46,6 +51,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if summary.has_locks() {
         sections.push((LOCK_MARKS, lock_tables(&summary)?));
+    }
+    if !summary.processes.is_empty() {
+        sections.push((PROCESS_MARKS, process_table(&summary)?));
     }
     let Some(path) = &args.document else {
         sections.iter().for_each(|(_, text)| print!("{text}"));
@@ -84,7 +92,7 @@ fn tables(summary: &Summary) -> Result<String> {
 }
 
 fn write_conditions(text: &mut String, at: &Conditions, summary: &Summary) -> Result<()> {
-    let (median, worst) = summary.others().context("nothing was measured")?;
+    let (median, worst) = summary.others().unwrap_or_default();
     if at.load > at.cores as f64 || median > OTHERS_MAX {
         writeln!(
             text,
@@ -282,6 +290,54 @@ fn lock_tables(summary: &Summary) -> Result<String> {
             list(&names.before_kib),
             list(&names.after_kib),
         )?;
+    }
+    Ok(text)
+}
+
+/// lash's process registry, ours beside its own on PostgreSQL.
+fn process_table(summary: &Summary) -> Result<String> {
+    let mut text = String::new();
+    let at = summary.conditions.as_ref();
+    let at = at.context("no conditions among the records")?;
+    let version = summary.processes.first().map(|it| it.version.as_str());
+    writeln!(
+        text,
+        "- {}, commit `{}`, {}; {} cores of {}; load average before the run {:.2}; disk: {:.0} \
+         appends a second with an fdatasync each; {} s a point, medians of {} rounds\n",
+        at.date,
+        at.commit,
+        version.unwrap_or_default(),
+        at.cores,
+        at.cpu_model,
+        at.load,
+        at.syncs_per_second,
+        at.seconds,
+        at.rounds
+    )?;
+    writeln!(
+        text,
+        "| call | tasks | Quorate calls/s (range) | PostgreSQL calls/s (range) | ratio \
+         | Quorate p50 / p99 ms | PostgreSQL p50 / p99 ms |"
+    )?;
+    writeln!(text, "|---|---:|---:|---:|---:|---:|---:|")?;
+    let rate = |of: &Calls| format!("{:.0} ({:.0}–{:.0})", of.per_second, of.range.0, of.range.1);
+    let times = |of: &Calls| format!("{:.2} / {:.2}", of.p50_us / 1e3, of.p99_us / 1e3);
+    for call in Call::ALL {
+        for tasks in summary.tasks() {
+            let of = |registry| summary.calls(registry, call, tasks);
+            if let (Some(ours), Some(theirs)) = (of(Registry::Quorate), of(Registry::Postgres)) {
+                writeln!(
+                    text,
+                    "| {} | {tasks} | {} | {} | **{:.2}** | {} | {} |",
+                    call.as_str(),
+                    rate(&ours),
+                    rate(&theirs),
+                    ours.per_second / theirs.per_second.max(1.0),
+                    times(&ours),
+                    times(&theirs)
+                )?;
+            }
+        }
     }
     Ok(text)
 }
