@@ -171,6 +171,15 @@ pub struct Outcome {
     pub reply: Option<Reply>,
 }
 
+/// How long ago this leader heard a quorum; none if it never did. A leader that is a quorum by
+/// itself hears it all the time.
+pub fn since_quorum(metrics: &Metrics) -> Option<Duration> {
+    if metrics.membership_config.membership().voter_ids().count() == 1 {
+        return Some(Duration::ZERO);
+    }
+    metrics.last_quorum_acked.map(|at| at.elapsed())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,13 +199,4 @@ mod tests {
         let empty = Proposal::from_framed(Bytes::from_static(&[0; 26])).expect("just enough");
         assert_eq!(empty.command(), b"");
     }
-}
-
-/// How long ago this leader heard a quorum; none if it never did. A leader that is a quorum by
-/// itself hears it all the time.
-pub fn since_quorum(metrics: &Metrics) -> Option<Duration> {
-    if metrics.membership_config.membership().voter_ids().count() == 1 {
-        return Some(Duration::ZERO);
-    }
-    metrics.last_quorum_acked.map(|at| at.elapsed())
 }

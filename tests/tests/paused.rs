@@ -77,7 +77,7 @@ async fn a_leader_back_from_a_pause_serves_no_old_state() -> Result<()> {
             register.get().await
         });
         cluster.nodes[old].resume()?;
-        let process = reading.await??.context("the process is gone")?;
+        let process = reading.await??.context("the process is gone")?.process;
         ensure!(
             process.last_sequence == written,
             "it said {process:?}, {written} was written"
