@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! quorate dev &
-//! cargo run -p quorate-lash --example worker -- 127.0.0.1:7401
+//! cargo run -p quorate-lash --example worker -- 127.0.0.1:7400
 //! ```
 
 use std::process::exit;
@@ -83,7 +83,7 @@ async fn run(endpoint: String) -> Result<(), Box<dyn std::error::Error>> {
 #[tokio::main]
 async fn main() {
     let endpoint = std::env::args().nth(1);
-    let endpoint = endpoint.unwrap_or_else(|| "127.0.0.1:7401".to_owned());
+    let endpoint = endpoint.unwrap_or_else(|| "127.0.0.1:7400".to_owned());
     if let Err(error) = run(endpoint).await {
         eprintln!("worker: {error}");
         exit(1);
