@@ -15,10 +15,13 @@ use crate::client::Client;
 use crate::error::ClientError;
 use crate::retry::Backoff;
 use crate::transport::WatchWhat;
-use crate::waits::{Call, Topic, Waits};
+use crate::waits::{Topic, Waits};
 
 /// A look at the state so often bounds what a connection that is silent can hide.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The same while there is no stream.
+const LOOK_WITHOUT_STREAM: Duration = Duration::from_millis(250);
 
 /// Waits for events and ends of processes. Cheap to clone; clones share the stream.
 ///
@@ -109,8 +112,15 @@ impl ProcessWaits {
         let mut call = self.waits.enter(id.clone());
         let mut backoff = Backoff::new();
         loop {
-            match self.look_once(&mut call, &look).await {
+            // First: the loss of the stream after its registration must be heard.
+            call.forget();
+            let wake_at = Instant::now() + LOOK_WITHOUT_STREAM;
+            let registered = call.registered(&self.client, wake_at).await;
+            // At or after the registration of the stream nothing falls between. What is there
+            // already needs no stream to be seen.
+            match look(registered.unwrap_or_default()).await {
                 Ok(Some(found)) => return Ok(found),
+                Ok(None) if registered.is_none() => continue,
                 Ok(None) => backoff = Backoff::new(),
                 Err(error) if error.is_passing() => {
                     tracing::debug!(%error, %id, "a wait goes on");
@@ -121,18 +131,6 @@ impl ProcessWaits {
             }
             call.next(Instant::now() + LOOK_EVERY).await;
         }
-    }
-
-    /// A state at or after the registration of the stream, so that nothing falls between. A look is
-    /// worth it without a stream as well: what is there already needs none.
-    async fn look_once<'a, T>(
-        &self,
-        call: &mut Call<Processes>,
-        look: &impl Fn(u64) -> Look<'a, T>,
-    ) -> Result<Option<T>, ClientError> {
-        call.forget();
-        let index = call.registered(&self.client, self.client.deadline()).await;
-        look(index.unwrap_or_default()).await
     }
 }
 

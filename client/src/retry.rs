@@ -16,13 +16,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::transport::{Answered, ExecuteOptions, Executed, ReadOptions, Transport};
 
 const FIRST_DELAY: Duration = Duration::from_millis(5);
-const LONGEST_DELAY: Duration = Duration::from_millis(500);
+/// Also the most that a call comes late after a new leader was elected.
+const LONGEST_DELAY: Duration = Duration::from_millis(200);
 
 /// One try may use half of the time that is left, so that a node that never answers costs at most
 /// that; but no less than this, which is long enough for a slow disk and a quorum.
 const SHORTEST_TRY: Duration = Duration::from_secs(1);
 
-/// Delays that double from 5 ms to 500 ms, each drawn between half and all of it: callers that lost
+/// Delays that double from 5 ms to 200 ms, each drawn between half and all of it: callers that lost
 /// the same leader do not come back together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
