@@ -20,8 +20,10 @@
 //! | `append_event`, `complete_process` | 1 | 1 at the first use of a process, then 0 |
 //! | `set_external_ref`, `set_process_wait`, `clear_process_wait` | 1 | the same |
 //! | `events_after`, `wake_events_after`, `recent_events` | 0 | 1, and 1 at the first use |
-//! | `count_events_through`, `has_handle_grant`, `handle_grants_for_process`, `get_process` | 0 | 1 |
-//! | `list_handle_grants`, `list_live_handle_grants`, `list_processes`, `list_non_terminal` | 0 | 1 |
+//! | `count_events_through`, `has_handle_grant`, `get_process` | 0 | 1 |
+//! | `handle_grants_for_process` | 0 | 1 |
+//! | `list_handle_grants`, `list_live_handle_grants` | 0 | 1 |
+//! | `list_processes`, `list_non_terminal` | 0 | 1 |
 //! | `wait_event_after`, `await_process` | 0 | 1, and 1 after each change of the process |
 //!
 //! `list_non_terminal` and filters by status read an index of that state: processes that have ended
@@ -30,23 +32,24 @@
 //!
 //! # Retries
 //!
-//! A write whose answer was lost is repeated until the timeout and is done once: by its own identity
-//! (a registration, an event with a replay key, a lease token), else by a request id. lash takes any
-//! error of a lease for its loss, so claims and renewals go on for the TTL that they ask for.
+//! A write whose answer was lost is repeated until the timeout and is done once: by its own
+//! identity (a registration, an event with a replay key, a lease token), else by a request id. lash
+//! takes any error of a lease for its loss, so claims and renewals go on for the TTL that they ask
+//! for.
 //!
 //! # Leases
 //!
 //! The fencing token is the log index of the grant ([`FencingTokens`] has the other choice). The
 //! cluster holds a lease for [`LEASE_MARGIN`] longer than it says. A TTL of 0 is over at once.
-//! [`QuorateProcesses::fenced_by`] gives a worker a registry whose writes to its process are refused
-//! once its lease is over.
+//! [`QuorateProcesses::fenced_by`] gives a worker a registry whose writes to its process are
+//! refused once its lease is over.
 //!
 //! # Limits
 //!
 //! Ids, event types and replay keys are names: 1 to 512 bytes with the namespace, no control
 //! characters. A registration, a payload and an outcome hold 1 MiB each, an external reference, a
-//! wait and a descriptor 16 KiB. A session has 10,000 grants and wakes for 10,000 processes at most,
-//! one transfer moves 1,024 grants. What is beyond is refused with both numbers.
+//! wait and a descriptor 16 KiB. A session has 10,000 grants and is woken by 10,000 processes at
+//! most, one transfer moves 1,024 grants. What is beyond is refused with both numbers.
 
 mod append;
 mod error;

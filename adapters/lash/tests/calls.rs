@@ -95,7 +95,9 @@ async fn a_call_costs_one_command_or_one_read() -> Result {
     let registry = QuorateProcesses::over(client).build()?;
     let (one, two) = (SessionScope::new("s1"), SessionScope::new("s2"));
     let wait: WaitState = serde_json::from_value(json!({
-        "kind": { "kind": "signal", "name": "n", "event_type": "signal.n", "key": "k", "ordinal": 1 },
+        "kind": {
+            "kind": "signal", "name": "n", "event_type": "signal.n", "key": "k", "ordinal": 1,
+        },
         "since_ms": 1,
     }))?;
     let done = ProcessAwaitOutput::Success {

@@ -11,7 +11,8 @@
 //! item items queues                                 and their queries
 //! acquire renew-lock renew-locks release-lock cancel-wait revoke-lock proclaim  locks
 //! lock locks waiters find                           and their queries
-//! register append complete set-ref set-wait ack-wake grant revoke-grant move-grants detach-session processes
+//! register append complete set-ref set-wait ack-wake  processes
+//! grant revoke-grant move-grants detach-session      who may use them
 //! process processes events count-events grants-to grants-of has-grant  and their queries
 //! tick record-digest found allocate-node-id         the cluster
 //! step COMMAND ... / composite                      gathers steps; does them all or none
