@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::id::Name;
 use crate::refusal::{Broken, Failure, InvalidArgument};
 use crate::tables::{
-    GrantsBySession, WakeTargets, grant_key, grant_of_session, grants_of_process,
+    GrantsBySession, Key, Table, WakeTargets, grant_key, grant_names, grants_of_process,
     grants_of_session, wake_target_of, wake_targets_of,
 };
 use crate::transaction::Transaction;
@@ -78,12 +78,16 @@ impl DetachSession {
     /// How many there were, and of which processes.
     fn delete_grants(&self, tx: &mut Transaction<'_>) -> Result<(u64, BTreeSet<Name>), Failure> {
         let (from, to) = grants_of_session(&self.session);
-        let keys = keys::<GrantsBySession, _>(tx, (&from, &to), grant_of_session)?;
+        let keys = keys::<GrantsBySession, _>(tx, (&from, &to), grant_names)?;
         let mut processes = BTreeSet::new();
         let revoked = keys.len() as u64;
         for (scope, process_id) in keys {
             let Some(grant) = tx.get(&grant_key(&scope, &process_id))? else {
-                return Err(missing(&self.session, "a grant").into());
+                let session = &self.session;
+                return Err(Broken(format!(
+                    "grant {scope}/{process_id} of session {session} is indexed and has no row"
+                ))
+                .into());
             };
             remove_grant(tx, &grant)?;
             processes.insert(process_id);
@@ -105,9 +109,9 @@ impl DetachSession {
 }
 
 /// What the keys of an index say.
-fn keys<T: crate::tables::Table, K>(
+fn keys<T: Table, K>(
     tx: &Transaction<'_>,
-    (from, to): (&crate::tables::Key<T>, &crate::tables::Key<T>),
+    (from, to): (&Key<T>, &Key<T>),
     parse: impl Fn(&[u8]) -> Result<K, Broken>,
 ) -> Result<Vec<K>, Broken> {
     let (mut parsed, mut broken) = (Vec::new(), None);
@@ -132,10 +136,4 @@ fn has_grants(tx: &Transaction<'_>, process: &Name) -> Result<bool, Broken> {
         ControlFlow::Break(())
     })?;
     Ok(found)
-}
-
-fn missing(session: &Name, what: &str) -> Broken {
-    Broken(format!(
-        "session {session} is indexed by {what} that has no row"
-    ))
 }

@@ -11,7 +11,7 @@ use crate::refusal::{Broken, InvalidArgument};
 use crate::tables::{
     EventsByType, Grants, GrantsByProcess, Key, PendingWakes, ProcessEvents, Processes,
     ProcessesByState, Table, definition_key, event_key, event_range_end, event_type_end,
-    event_type_key, grant_key, grant_of_process, grants_of_process, grants_of_scope,
+    event_type_key, grant_key, grant_names, grants_of_process, grants_of_scope,
     process_id_of_state_key, process_key, process_state_key, sequence_of, wake_key, wakes_end,
 };
 use crate::transaction::{read, read_range};
@@ -434,7 +434,7 @@ fn grants_of(view: &dyn View, asked: &GrantsOf) -> Result<Option<Page<Grant>>, B
 }
 
 fn grant_at(view: &dyn View, asked: &GrantsOf, key: &[u8]) -> Result<Grant, Broken> {
-    let (_, scope) = grant_of_process(key)?;
+    let (_, scope) = grant_names(key)?;
     let id = &asked.process_id;
     read(view, &grant_key(&scope, id))?
         .ok_or_else(|| Broken(format!("grant {scope}/{id} is indexed and has no row")))

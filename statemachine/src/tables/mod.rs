@@ -203,10 +203,10 @@ pub use processes::{
     EventsByType, Grants, GrantsByProcess, GrantsBySession, PendingWakes, ProcessDefinitions,
     ProcessEventKeys, ProcessEvents, ProcessSessions, Processes, ProcessesByState, WakeTargets,
     definition_key, event_key, event_range_end, event_type_end, event_type_key, event_unique_key,
-    grant_key, grant_of_process, grant_of_process_key, grant_of_session, grant_of_session_key,
-    grants_of_process, grants_of_scope, grants_of_session, process_id_of_state_key, process_key,
-    process_state_key, sequence_of, session_key, wake_key, wake_target_key, wake_target_of,
-    wake_targets_of, wakes_end,
+    grant_key, grant_names, grant_of_process_key, grant_of_session_key, grants_of_process,
+    grants_of_scope, grants_of_session, process_id_of_state_key, process_key, process_state_key,
+    sequence_of, session_key, wake_key, wake_target_key, wake_target_of, wake_targets_of,
+    wakes_end,
 };
 pub use queues::{
     DedupeRow, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues, dead_key,

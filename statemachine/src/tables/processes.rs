@@ -187,13 +187,6 @@ pub fn grants_of_process(process: &Name) -> (Key<GrantsByProcess>, Key<GrantsByP
     (first.clone(), first.end())
 }
 
-/// Session and scope of a key of the index by process.
-pub fn grant_of_process(key: &[u8]) -> Result<(Name, Name), Broken> {
-    let (_, rest) =
-        split_name(key.get(PREFIX_BYTES..).unwrap_or_default()).ok_or_else(|| no_meaning(key))?;
-    two_names(key, rest)
-}
-
 /// Grants by session.
 pub struct GrantsBySession;
 
@@ -215,13 +208,6 @@ pub fn grant_of_session_key(grant: &Grant) -> Key<GrantsBySession> {
 pub fn grants_of_session(session: &Name) -> (Key<GrantsBySession>, Key<GrantsBySession>) {
     let first = Key::first().name(session);
     (first.clone(), first.end())
-}
-
-/// Scope and process of a key of the index by session.
-pub fn grant_of_session(key: &[u8]) -> Result<(Name, Name), Broken> {
-    let (_, rest) =
-        split_name(key.get(PREFIX_BYTES..).unwrap_or_default()).ok_or_else(|| no_meaning(key))?;
-    two_names(key, rest)
 }
 
 /// Processes by the session that their events wake.
@@ -268,7 +254,11 @@ pub fn session_key(session: &Name) -> Key<ProcessSessions> {
     Key::first().text(session.as_str())
 }
 
-fn two_names(key: &[u8], rest: &[u8]) -> Result<(Name, Name), Broken> {
+/// The two names behind the first one in a key of [`GrantsByProcess`] (session, scope) or of
+/// [`GrantsBySession`] (scope, process).
+pub fn grant_names(key: &[u8]) -> Result<(Name, Name), Broken> {
+    let own = key.get(PREFIX_BYTES..).unwrap_or_default();
+    let (_, rest) = split_name(own).ok_or_else(|| no_meaning(key))?;
     let (first, second) = split_name(rest).ok_or_else(|| no_meaning(key))?;
     Ok((name_of(key, first)?, name_of(key, second)?))
 }
