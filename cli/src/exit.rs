@@ -6,7 +6,7 @@
 //! | 2 | usage, invalid argument | `InvalidArgument`; the message states limit and actual |
 //! | 3 | not found | `NotFound` |
 //! | 4 | contention | a lease or lock held by another, nothing to claim |
-//! | 5 | fence, lock or precondition lost | `Fenced`, `Expired`, `Conflict`, `Ended`, `Unsafe` |
+//! | 5 | fence or precondition lost | `Fenced`, `Expired`, `Conflict`, `Moved`, `Ended`, `Unsafe` |
 //! | 6 | not allowed | nothing yet: no error says who may not do what |
 //! | 7 | no leader, unreachable | `Unavailable`, `Stopped`, `TooStale` |
 //! | 8 | timed out, outcome unknown | `DeadlineExceeded`, `OutcomeUnknown`, `RequestTooOld` |
@@ -183,6 +183,7 @@ fn of_refusal(refusal: &Refusal) -> Failure {
         Refusal::Fenced { .. }
         | Refusal::Expired { .. }
         | Refusal::Conflict { .. }
+        | Refusal::Moved { .. }
         | Refusal::Ended { .. } => Exit::Lost,
         Refusal::Exhausted { .. } => Exit::Exhausted,
         Refusal::RequestTooOld { .. } => Exit::Unknown,
@@ -284,7 +285,7 @@ mod tests {
             step: 1,
             refusal: Box::new(not_found(named())),
         };
-        let (process, problem) = ("p".to_owned(), "p".to_owned());
+        let process = "p".to_owned();
         vec![
             (Refusal::Invalid(invalid), 2, "invalid_argument"),
             (not_found(named()), 3, "not_found"),
@@ -301,21 +302,12 @@ mod tests {
             (
                 Refusal::Expired {
                     subject,
-                    name: name.clone(),
+                    name,
                     token: 1,
                     expired_at: Timestamp(2),
                 },
                 5,
                 "expired",
-            ),
-            (
-                Refusal::Conflict {
-                    subject,
-                    name,
-                    problem,
-                },
-                5,
-                "conflict",
             ),
             (
                 Refusal::Ended {
@@ -346,9 +338,26 @@ mod tests {
         ]
     }
 
+    /// What loses a comparison.
+    fn conflicts() -> Vec<(Refusal, u8, &'static str)> {
+        let (subject, name) = (Subject::Session, "s".to_owned());
+        let conflict = Refusal::Conflict {
+            subject,
+            name: name.clone(),
+            problem: "p".to_owned(),
+        };
+        let moved = Refusal::Moved {
+            subject,
+            name,
+            expected: 1,
+            actual: 2,
+        };
+        vec![(conflict, 5, "conflict"), (moved, 5, "conflict")]
+    }
+
     #[test]
     fn every_refusal_has_its_exit_code() {
-        for (refusal, exit, code) in refusals() {
+        for (refusal, exit, code) in refusals().into_iter().chain(conflicts()) {
             assert_eq!(exit_of(refusal.clone()), (exit, code), "{refusal:?}");
         }
     }

@@ -8,6 +8,7 @@ use quorate_rpc::NodeError;
 use quorate_statemachine::limits::COMMAND_BYTES_MAX;
 use quorate_statemachine::{
     Action, Command, InvalidArgument, Operation, Precondition, Query, Response, lease, queue,
+    session,
 };
 use tokio::time::Instant;
 
@@ -223,7 +224,7 @@ impl Client {
 /// encoded to know that it fits.
 fn size(command: &Command) -> usize {
     match &command.action {
-        Action::Composite(_) => command.encode().len(),
+        Action::Composite(_) | Action::Session(_) => command.encode().len(),
         _ => 0,
     }
 }
@@ -235,6 +236,9 @@ fn check_ttls(action: &Action) -> Result<(), InvalidArgument> {
         Action::Lease(lease::Command::Reclaim(reclaim)) => check_ttl(reclaim.claim.ttl_ms),
         Action::Queue(queue::Command::Claim(claim)) => check_ttl(claim.ttl_ms),
         Action::Queue(queue::Command::Renew(renew)) => check_ttl(renew.ttl_ms),
+        Action::Session(session::Command::ClaimWork(claim)) => check_ttl(claim.ttl_ms),
+        Action::Session(session::Command::RenewWork(renew)) => check_ttl(renew.ttl_ms),
+        Action::Session(session::Command::ClaimInputs(claim)) => check_ttl(claim.ttl_ms),
         Action::Composite(steps) => steps.iter().try_for_each(check_ttls),
         _ => Ok(()),
     }
@@ -279,5 +283,6 @@ fn noun(response: &Response) -> &'static str {
         Response::Cluster(_) => "a cluster operation",
         Response::Composite(_) => "a composite",
         Response::Lock(_) => "a lock operation",
+        Response::Session(_) => "a session operation",
     }
 }

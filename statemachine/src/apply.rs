@@ -14,7 +14,7 @@ use crate::tables::{Meta, MetaRow, Table, meta_key};
 use crate::time::{Timestamp, clamp};
 use crate::transaction::{Changes, Transaction, read};
 use crate::view::View;
-use crate::{cluster, codec, expiry, lease, lock, process, queue};
+use crate::{cluster, codec, expiry, lease, lock, process, queue, session};
 
 /// One entry of the log, as far as the state machine is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -180,6 +180,7 @@ fn dispatch(
         Action::Process(command) => process::apply(tx, meta, ctx, command).map(Response::Process),
         Action::Cluster(command) => cluster::apply(meta, command).map(Response::Cluster),
         Action::Lock(command) => lock::apply(tx, meta, ctx, command).map(Response::Lock),
+        Action::Session(command) => session::apply(tx, meta, ctx, command).map(Response::Session),
         Action::Composite(_) => Err(Broken("a composite inside a composite".to_owned()).into()),
     }
 }

@@ -12,7 +12,7 @@ use crate::limits::{COMMAND_BYTES_MAX, COMPOSITE_STEPS_MAX, PRECONDITIONS_MAX};
 use crate::nesting::decode_without;
 use crate::refusal::{InvalidArgument, Refusal};
 use crate::request::RequestId;
-use crate::{cluster, lease, lock, process, queue};
+use crate::{cluster, lease, lock, process, queue, session};
 
 /// A typed operation: what a caller builds, and what it gets back.
 pub trait Operation: Validate + Into<Action> {
@@ -37,6 +37,10 @@ pub trait Validate {
 macro_rules! operations {
     ($noun:ident { $($tag:literal $name:literal $operation:ident => $reply:ty;)* }) => {
         #[doc = concat!("What to do: the operations of the noun `", stringify!($noun), "`.")]
+        #[allow(
+            clippy::large_enum_variant,
+            reason = "a command lives once, on its way in"
+        )]
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Command {
             $(#[doc = concat!("See [`", stringify!($operation), "`].")] $operation($operation),)*
@@ -117,6 +121,10 @@ pub struct Command {
 }
 
 /// What to do: one arm per noun.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an action lives once, on its way in"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Leases.
@@ -129,6 +137,8 @@ pub enum Action {
     Cluster(cluster::Command),
     /// Locks.
     Lock(lock::Command),
+    /// Sessions.
+    Session(session::Command),
     /// Several actions, all or nothing.
     Composite(Vec<Action>),
 }
@@ -149,6 +159,8 @@ pub enum Response {
     Composite(Vec<Response>),
     /// Of a lock action.
     Lock(lock::Response),
+    /// Of a session action.
+    Session(session::Response),
 }
 
 /// Index of [`Response::Composite`] in the stored form.
@@ -271,6 +283,7 @@ impl Action {
             Self::Process(command) => command.name(),
             Self::Cluster(command) => command.name(),
             Self::Lock(command) => command.name(),
+            Self::Session(command) => command.name(),
             Self::Composite(_) => "composite",
         }
     }
@@ -284,6 +297,7 @@ impl Action {
             Self::Process(command) => command.tag(),
             Self::Cluster(command) => command.tag(),
             Self::Lock(command) => command.tag(),
+            Self::Session(command) => command.tag(),
             Self::Composite(_) => TAG_COMPOSITE,
         }
     }
@@ -295,6 +309,7 @@ impl Action {
             Self::Process(command) => command.encode_body(out),
             Self::Cluster(command) => command.encode_body(out),
             Self::Lock(command) => command.encode_body(out),
+            Self::Session(command) => command.encode_body(out),
             Self::Composite(steps) => {
                 codec::put(out, &(steps.len() as u64));
                 for step in steps {
@@ -313,6 +328,7 @@ impl Action {
             0x03 => process::Command::decode_body(tag, body).map(Self::Process),
             0x04 => cluster::Command::decode_body(tag, body).map(Self::Cluster),
             0x05 => lock::Command::decode_body(tag, body).map(Self::Lock),
+            0x06 => session::Command::decode_body(tag, body).map(Self::Session),
             _ if tag == TAG_COMPOSITE => Self::decode_composite(body),
             _ => Err(BadBytes::Tag(tag)),
         }
@@ -343,6 +359,7 @@ impl Action {
             Self::Process(command) => command.validate(),
             Self::Cluster(command) => command.validate(),
             Self::Lock(command) => command.validate(),
+            Self::Session(command) => command.validate(),
             Self::Composite(steps) => validate_composite(steps),
         }
     }
@@ -356,7 +373,7 @@ fn validate_composite(steps: &[Action]) -> Result<(), InvalidArgument> {
             return Err(InvalidArgument::new(
                 "composite.steps",
                 "cannot hold this action",
-                "lease, queue and process actions, and the release of a lock",
+                "lease, queue, process and session actions, and the release of a lock",
                 step.name(),
             ));
         }
@@ -370,7 +387,7 @@ fn validate_composite(steps: &[Action]) -> Result<(), InvalidArgument> {
 fn may_be_a_step(step: &Action) -> bool {
     match step {
         Action::Lease(command) => !matches!(command, lease::Command::RenewMany(_)),
-        Action::Queue(_) | Action::Process(_) => true,
+        Action::Queue(_) | Action::Process(_) | Action::Session(_) => true,
         Action::Lock(command) => matches!(command, lock::Command::Release(_)),
         Action::Composite(_) | Action::Cluster(_) => false,
     }

@@ -1,6 +1,7 @@
 //! All that a command may know of the world: when it is, and where it stands in the log.
 
 use crate::fencing::FencingToken;
+use crate::limits::COMPOSITE_STEPS_MAX;
 use crate::time::Timestamp;
 
 /// The facts of one entry, the same on every node.
@@ -27,4 +28,15 @@ impl Context {
     pub fn fencing_token(&self) -> FencingToken {
         self.fence_base + self.index
     }
+
+    /// A number that no other step of any entry has: greater than all before it.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        (self.index << STEP_BITS) | u64::from(self.step)
+    }
 }
+
+/// Bits of a number that tell the steps of one entry apart.
+const STEP_BITS: u32 = 10;
+
+const _: () = assert!(COMPOSITE_STEPS_MAX <= 1 << STEP_BITS);

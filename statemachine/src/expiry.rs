@@ -11,12 +11,13 @@ use std::ops::ControlFlow;
 
 use crate::context::Context;
 use crate::id::Name;
+use crate::limits::SWEEP_REMOVALS_MAX;
 use crate::refusal::Broken;
 use crate::tables::{Due, DueKind, Key, MetaRow, due_key, parse_due_key, read_due_subject};
 use crate::time::Timestamp;
 use crate::transaction::{Transaction, read_range};
 use crate::view::View;
-use crate::{lease, lock, queue};
+use crate::{lease, lock, queue, session};
 
 /// Ends what is due at `ctx.now`, at most `limit` entries of the due index. True when more may be.
 pub(crate) fn sweep(
@@ -25,11 +26,12 @@ pub(crate) fn sweep(
     ctx: &Context,
     limit: usize,
 ) -> Result<bool, Broken> {
-    let mut due = Vec::new();
+    let (mut due, mut removals) = (Vec::new(), 0);
     let end = Key::<Due>::first().number(ctx.now.0.saturating_add(1));
     tx.scan(&Key::first(), &end, &mut |key, ()| {
         due.push(key.to_vec());
-        if due.len() == limit {
+        removals += usize::from(is_removal(key));
+        if due.len() == limit || removals == SWEEP_REMOVALS_MAX {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -41,12 +43,18 @@ pub(crate) fn sweep(
         tx.delete(&due_key(at, kind, subject))?;
         end_one(tx, meta, ctx, kind, subject, &mut locks)?;
     }
-    let overdue = due.len() == limit;
+    let overdue = due.len() == limit || removals == SWEEP_REMOVALS_MAX;
     let ctx = Context { overdue, ..*ctx };
     for lock in locks {
         lock::hand_over_due(tx, meta, &ctx, &lock)?;
     }
     Ok(overdue)
+}
+
+/// Whether it may remove a megabyte.
+fn is_removal(key: &[u8]) -> bool {
+    let kind = parse_due_key(key).map(|(_, kind, _)| kind);
+    matches!(kind, Some(DueKind::SessionBlob | DueKind::SessionGarbage))
 }
 
 fn end_one(
@@ -75,6 +83,10 @@ fn end_one(
             locks.insert(subject.name);
             Ok(())
         }
+        DueKind::SessionBlob
+        | DueKind::SessionWork
+        | DueKind::SessionGraph
+        | DueKind::SessionGarbage => session::end_due(tx, ctx, kind, &subject),
     }
 }
 

@@ -18,6 +18,7 @@
 //! - [`lock`]: the same for one, several or many holders, with a fair queue of those who wait.
 //! - [`queue`]: items that are claimed, worked on and settled.
 //! - [`process`]: a record with a log of events without gaps.
+//! - [`session`]: state that moves by commits, with the work and the inputs that wait for it.
 //! - [`cluster`]: time, digests, node ids.
 //!
 //! Any command may carry preconditions ([`fencing::Precondition`]) and a request id
@@ -56,6 +57,7 @@ pub mod query;
 pub mod queue;
 pub mod refusal;
 pub mod request;
+pub mod session;
 pub mod tables;
 pub mod time;
 pub mod transaction;

@@ -75,6 +75,83 @@ pub const SESSION_WAKE_TARGETS_MAX: u64 = 10_000;
 /// Grants that one command moves.
 pub const GRANTS_MOVED_MAX: usize = 1_024;
 
+/// Longest name of a session and of a lane of one: both and a number make the name of the lane's
+/// execution lease. In bytes.
+pub const SESSION_NAME_BYTES_MAX: usize = 240;
+
+/// Sessions of the cluster.
+pub const SESSIONS_MAX: u64 = 10_000_000;
+
+/// What is stored in the row itself; more is stored as blobs, which only those who read it move. In
+/// bytes.
+pub const CONTENT_INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Blobs of one content: 64 MiB.
+pub const CONTENT_BLOBS_MAX: usize = 64;
+
+/// Blobs that one command puts.
+pub const BLOBS_PER_COMMAND_MAX: usize = 64;
+
+/// Blobs that the state of a session refers to beside its own content.
+pub const SESSION_ROOTS_MAX: usize = 256;
+
+/// Blobs of one session: 1 TiB of the largest ones.
+pub const SESSION_BLOBS_MAX: u64 = 1_000_000;
+
+/// How long a blob that nothing refers to is kept: whoever put it has so long to commit. One hour.
+pub const BLOB_RETENTION_MS: u64 = 60 * 60 * 1000;
+
+/// How long a graph may be staged before it is committed: one hour. In milliseconds.
+pub const STAGED_GRAPH_RETENTION_MS: u64 = 60 * 60 * 1000;
+
+/// Nodes that one command adds to a graph: three rows each.
+pub const NODES_PER_COMMAND_MAX: usize = 4_096;
+
+/// Nodes of one graph, tombstones included.
+pub const GRAPH_NODES_MAX: u64 = 10_000_000;
+
+/// Usage counters that one commit moves, and those of one session.
+pub const USAGE_COUNTERS_MAX: usize = 1_024;
+
+/// Numbers in one usage counter.
+pub const USAGE_NUMBERS_MAX: usize = 16;
+
+/// Claims that one commit settles.
+pub const SETTLEMENTS_MAX: usize = 64;
+
+/// Pieces of work or inputs that one command claims, settles or cancels, and attachments that it
+/// commits.
+pub const SESSION_BATCH_MAX: usize = 1_024;
+
+/// Content that one answer about work or inputs may hold. In bytes: far below
+/// [`REPLY_BYTES_MAX`].
+pub const SESSION_ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Queued work of one session.
+pub const SESSION_WORK_MAX: u64 = 100_000;
+
+/// Claimed work that a claim passes by before it gives up.
+pub const CLAIMED_WORK_PASSED_MAX: usize = 4_096;
+
+/// Inputs of one session that are neither completed nor cancelled: a claim and an interrupt look at
+/// all of them.
+pub const SESSION_INPUTS_MAX: u64 = 4_096;
+
+/// Completed and cancelled inputs that a session keeps until it is vacuumed.
+pub const SESSION_ENDED_INPUTS_MAX: u64 = 1_000_000;
+
+/// Attachments of one session.
+pub const SESSION_ATTACHMENTS_MAX: u64 = 1_000_000;
+
+/// What a URI of an attachment and the canonical bytes of an ingress may have. In bytes.
+pub const SESSION_TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// Rows that one step of a removal deletes: a vacuum, a collection, the sweep of what is deleted.
+pub const REMOVALS_MAX: usize = 256;
+
+/// Bytes after which such a step ends early.
+pub const REMOVAL_BYTES_MAX: usize = 1 << 20;
+
 /// What a worker may say about a retry or a death. In bytes.
 pub const NOTE_BYTES_MAX: usize = 1 << 10;
 
@@ -128,6 +205,9 @@ pub const SWEEP_MAX: usize = 32;
 /// Due rows one `Tick` may end: the leader proposes ticks back to back while something is due.
 pub const TICK_SWEEP_MAX: usize = 512;
 
+/// Blobs and steps of removals among them, a megabyte each.
+pub const SWEEP_REMOVALS_MAX: usize = 8;
+
 /// Ended grants kept for each lease key.
 pub const LEASE_HISTORY_MAX: usize = 16;
 
@@ -159,6 +239,10 @@ pub const REQUEST_EVICTIONS_MAX: usize = 64;
 // "claim by <owner> expired" is a note too.
 const _: () = assert!(NAME_BYTES_MAX + 64 <= NOTE_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < COMMAND_BYTES_MAX);
+// The two names, two slashes and the 20 digits of a number.
+const _: () = assert!(2 * SESSION_NAME_BYTES_MAX + 22 <= NAME_BYTES_MAX);
+const _: () =
+    assert!(SESSION_ANSWER_BYTES_MAX + SESSION_BATCH_MAX * 2 * NAME_BYTES_MAX < REPLY_BYTES_MAX);
 const _: () = assert!(CLAIM_BYTES_MAX + 2 * PAYLOAD_BYTES_MAX < REPLY_BYTES_MAX);
 const _: () = assert!(PAGE_BYTES_MAX + 2 * PAYLOAD_BYTES_MAX < REPLY_BYTES_MAX);
 const _: () = assert!(RENEWALS_PER_ENTRY_MAX * (NAME_BYTES_MAX * 3 + 256) < COMMAND_BYTES_MAX);

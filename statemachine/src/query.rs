@@ -11,7 +11,7 @@ use crate::refusal::{Broken, InvalidArgument};
 use crate::tables::{Key, Table};
 use crate::time::Timestamp;
 use crate::view::View;
-use crate::{lease, lock, process, queue};
+use crate::{lease, lock, process, queue, session};
 
 /// What to read: one arm per noun. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub enum Query {
     Process(process::Query),
     /// Locks.
     Lock(lock::Query),
+    /// Sessions.
+    Session(session::Query),
 }
 
 /// What was read: one arm per noun. Variants are only ever appended.
@@ -37,6 +39,8 @@ pub enum Answer {
     Process(process::Answer),
     /// Of locks.
     Lock(lock::Answer),
+    /// Of sessions.
+    Session(session::Answer),
 }
 
 /// One page of a listing.
@@ -79,6 +83,7 @@ impl Query {
             Self::Queue(query) => queue::validate_query(query),
             Self::Process(query) => process::validate_query(query),
             Self::Lock(query) => lock::validate_query(query),
+            Self::Session(query) => session::validate_query(query),
         }
     }
 
@@ -90,6 +95,7 @@ impl Query {
             Self::Queue(_) => "queue.query",
             Self::Process(_) => "process.query",
             Self::Lock(_) => "lock.query",
+            Self::Session(_) => "session.query",
         }
     }
 }
@@ -114,6 +120,7 @@ pub fn query(view: &dyn View, now: Timestamp, query: &Query) -> Result<Answer, B
         Query::Queue(query) => queue::query(view, query).map(Answer::Queue),
         Query::Process(query) => process::query(view, query).map(Answer::Process),
         Query::Lock(query) => lock::query(view, now, query).map(Answer::Lock),
+        Query::Session(query) => session::query(view, now, query).map(Answer::Session),
     }
 }
 

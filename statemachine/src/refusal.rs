@@ -95,6 +95,18 @@ pub enum Subject {
     Lock,
     /// A grant of a process, named `scope/process`.
     Grant,
+    /// A session.
+    Session,
+    /// A turn of a session, named `lane/turn`.
+    Turn,
+    /// A claim of a session's work, named by its lane.
+    Work,
+    /// A claim of a session's inputs, named by its lane; or an input, named by its id.
+    Input,
+    /// A blob of a session.
+    Blob,
+    /// A graph of a session, named `session#graph`.
+    Graph,
 }
 
 impl Subject {
@@ -109,6 +121,12 @@ impl Subject {
             Self::Member => "member",
             Self::Lock => "lock",
             Self::Grant => "grant",
+            Self::Session => "session",
+            Self::Turn => "turn",
+            Self::Work => "work of lane",
+            Self::Input => "input",
+            Self::Blob => "blob",
+            Self::Graph => "graph",
         }
     }
 }
@@ -212,6 +230,21 @@ pub enum Refusal {
         #[serde(deserialize_with = "decode_root")]
         refusal: Box<Refusal>,
     },
+    /// A compare-and-set lost: somebody moved on.
+    #[error(
+        "{subject} {name:?} is at revision {actual}, {expected} was expected; read it again before \
+         you repeat"
+    )]
+    Moved {
+        /// What was to be changed.
+        subject: Subject,
+        /// Its name.
+        name: String,
+        /// The revision that the caller had read.
+        expected: u64,
+        /// The revision it has.
+        actual: u64,
+    },
 }
 
 /// Index of [`Refusal::Step`] in the stored form.
@@ -261,6 +294,7 @@ impl Refusal {
             Self::Ended { .. } => "ended",
             Self::Exhausted { .. } => "resource_exhausted",
             Self::RequestTooOld { .. } => "outcome_unknown",
+            Self::Moved { .. } => "conflict",
             Self::Step { refusal, .. } => refusal.code(),
         }
     }

@@ -137,6 +137,16 @@ impl<'a> Transaction<'a> {
         broken.map_or(Ok(()), Err)
     }
 
+    /// Like [`Self::scan`], without reading what the rows hold.
+    pub(crate) fn scan_raw<T: Table>(
+        &self,
+        from: &Key<T>,
+        to: &Key<T>,
+        visit: Visit<'_>,
+    ) -> Result<(), Broken> {
+        self.scan_merged(from.bytes(), to.bytes(), visit)
+    }
+
     fn scan_merged(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), Broken> {
         if from >= to {
             return Ok(());

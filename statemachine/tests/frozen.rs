@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use quorate_statemachine::tables::REGISTRY;
-use quorate_statemachine::{Answer, Command, Query, Reply, cluster, lease, lock, process, queue};
+use quorate_statemachine::{
+    Answer, Command, Query, Reply, cluster, lease, lock, process, queue, session,
+};
 
 /// Everything pinned, by name.
 fn actual() -> BTreeMap<String, Vec<u8>> {
@@ -118,6 +120,7 @@ fn operations() -> Vec<(u16, &'static str)> {
         process::Command::TAGS,
         cluster::Command::TAGS,
         lock::Command::TAGS,
+        session::Command::TAGS,
     ]
     .concat()
 }
@@ -172,6 +175,7 @@ fn a_nouns_tags_share_their_high_byte() {
         (0x03, process::Command::TAGS),
         (0x04, cluster::Command::TAGS),
         (0x05, lock::Command::TAGS),
+        (0x06, session::Command::TAGS),
     ];
     for (high, tags) in nouns {
         assert!(

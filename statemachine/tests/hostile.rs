@@ -1,21 +1,26 @@
 //! Bytes from outside never panic, and what is refused is refused with the limit and the value.
 
+mod damage;
 mod samples;
 
 use proptest::prelude::*;
 use quorate_statemachine::codec::BadBytes;
 use quorate_statemachine::limits::{
     COMMAND_BYTES_MAX, COMPOSITE_STEPS_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, PRECONDITIONS_MAX,
-    RENEWALS_PER_ENTRY_MAX,
+    RENEWALS_PER_ENTRY_MAX, SESSION_NAME_BYTES_MAX,
 };
 use quorate_statemachine::tables::{
-    DueKind, Key, LockMembers, LockOrder, LockOwners, Locks, Meta, RequestsByAge, Table, due_key,
-    lock_queue, lock_subject, lock_tokens, tag_of,
+    LockMembers, LockOrder, LockOwners, Locks, Meta, RequestsByAge, SessionAttachments,
+    SessionBlobBytes, SessionBlobs, SessionBodies, SessionDelayedWork, SessionEndedInputs,
+    SessionGarbage, SessionGraphs, SessionHeads, SessionInputIds, SessionInputSources,
+    SessionInputs, SessionIntents, SessionLooseBlobs, SessionNodeIds, SessionNodes, SessionNotes,
+    SessionTombstones, SessionTurns, SessionUsage, SessionWork, SessionWorkSources, Sessions,
+    Table, tag_of,
 };
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{
-    Action, Answer, Broken, Command, Entry, InvalidArgument, Precondition, Query, Reply, RequestId,
-    Timestamp, apply, cluster, codec, lease, lock, process,
+    Action, Answer, Command, Entry, InvalidArgument, Precondition, Query, Reply, Timestamp, apply,
+    cluster, codec, lease, lock, process,
 };
 
 use samples::{name, owner, token};
@@ -60,6 +65,33 @@ fn row_survives(bytes: &[u8]) {
     row_of_survives::<LockMembers>(bytes);
     row_of_survives::<LockOrder>(bytes);
     row_of_survives::<LockOwners>(bytes);
+    session_row_survives(bytes);
+}
+
+fn session_row_survives(bytes: &[u8]) {
+    row_of_survives::<Sessions>(bytes);
+    row_of_survives::<SessionHeads>(bytes);
+    row_of_survives::<SessionNotes>(bytes);
+    row_of_survives::<SessionGraphs>(bytes);
+    row_of_survives::<SessionNodes>(bytes);
+    row_of_survives::<SessionNodeIds>(bytes);
+    row_of_survives::<SessionTombstones>(bytes);
+    row_of_survives::<SessionUsage>(bytes);
+    row_of_survives::<SessionTurns>(bytes);
+    row_of_survives::<SessionBlobs>(bytes);
+    row_of_survives::<SessionBlobBytes>(bytes);
+    row_of_survives::<SessionLooseBlobs>(bytes);
+    row_of_survives::<SessionWork>(bytes);
+    row_of_survives::<SessionDelayedWork>(bytes);
+    row_of_survives::<SessionWorkSources>(bytes);
+    row_of_survives::<SessionInputs>(bytes);
+    row_of_survives::<SessionEndedInputs>(bytes);
+    row_of_survives::<SessionInputIds>(bytes);
+    row_of_survives::<SessionInputSources>(bytes);
+    row_of_survives::<SessionBodies>(bytes);
+    row_of_survives::<SessionAttachments>(bytes);
+    row_of_survives::<SessionIntents>(bytes);
+    row_of_survives::<SessionGarbage>(bytes);
 }
 
 fn row_of_survives<T: Table>(bytes: &[u8])
@@ -84,9 +116,10 @@ fn row_samples() -> Vec<Vec<u8>> {
         LockOwners::TAG,
     ];
     let all = [samples::rows(), samples::row_forms()].concat();
-    let ours = all
-        .into_iter()
-        .filter(|(_, key, _)| tag_of(key).is_some_and(|tag| tags.contains(&tag)));
+    let sessions = Sessions::TAG..=SessionGarbage::TAG;
+    let ours = all.into_iter().filter(|(_, key, _)| {
+        tag_of(key).is_some_and(|tag| tags.contains(&tag) || sessions.contains(&tag))
+    });
     ours.map(|(_, _, value)| value).collect()
 }
 
@@ -203,7 +236,7 @@ fn every_cut_of_a_value_is_refused() {
 fn unknown_tags_and_versions_are_named() {
     let good = Command::from(cluster::Tick {}).encode();
     for tag in [
-        0x0000u16, 0x0002, 0x0100, 0x01ff, 0x0500, 0x0508, 0x0600, 0x7f02, 0xffff,
+        0x0000u16, 0x0002, 0x0100, 0x01ff, 0x0500, 0x0508, 0x0600, 0x0617, 0x7f02, 0xffff,
     ] {
         let mut bytes = good.clone();
         bytes[1..3].copy_from_slice(&tag.to_le_bytes());
@@ -271,7 +304,27 @@ fn names_out_of_bounds_inside_a_command_are_refused() {
 #[test]
 fn names_out_of_bounds_anywhere_in_any_command_are_refused() {
     let texts = [
-        "lock", "w1", "boot-1", "jobs", "p", "k1", "started", "c1", "w0", "boot-0", "t1",
+        "lock",
+        "w1",
+        "boot-1",
+        "jobs",
+        "p",
+        "k1",
+        "started",
+        "c1",
+        "w0",
+        "boot-0",
+        "t1",
+        "sess-1",
+        "main",
+        "node-0",
+        "node-1",
+        "turn-0",
+        "turn-1",
+        "turn-hash",
+        "source-1",
+        "input-1",
+        "attachment-1",
     ];
     let mut seen = 0;
     for (operation, command) in samples::commands() {
@@ -289,7 +342,39 @@ fn names_out_of_bounds_anywhere_in_any_command_are_refused() {
             }
         }
     }
-    assert!(seen > 30, "names were found in the commands: {seen}");
+    assert!(seen > 150, "names were found in the commands: {seen}");
+}
+
+/// A session and a lane are a part of the name of a lease, so that they are shorter.
+#[test]
+fn names_of_sessions_and_lanes_are_shorter_in_every_command() {
+    let (longest, longer) = (
+        [b'a'; SESSION_NAME_BYTES_MAX],
+        [b'a'; SESSION_NAME_BYTES_MAX + 1],
+    );
+    let mut seen = 0;
+    for (operation, command) in samples::commands() {
+        for (text, field) in [("sess-1", "session"), ("main", "lane")] {
+            let mut placed = Vec::new();
+            codec::put(&mut placed, &text);
+            let bytes = command.encode();
+            if !bytes.windows(placed.len()).any(|window| window == placed) {
+                continue;
+            }
+            seen += 1;
+            assert!(
+                Command::decode(&replace_text(&bytes, text, &longest)).is_ok(),
+                "{operation}"
+            );
+            let error = refused(Command::decode(&replace_text(&bytes, text, &longer)));
+            let expected = format!("{field} is too large: limit 240 bytes, actual 241 bytes");
+            assert_eq!(error, expected, "{operation}");
+        }
+    }
+    assert!(
+        seen > 40,
+        "sessions and lanes were found in the commands: {seen}"
+    );
 }
 
 #[test]
@@ -435,175 +520,4 @@ fn an_entry_that_is_no_command_or_out_of_order_stops_the_node() {
         );
     }
     assert!(apply(&view, entry(6, &tick)).is_ok());
-}
-
-/// A lock that is held, with a waiter; both may enter again, so that every lock table has rows.
-fn held_lock() -> MemoryView {
-    let mut view = MemoryView::default();
-    for index in 1..3 {
-        let applied = at(&view, index, 1_000, &acquire(index as u8, "a").into());
-        view.commit(applied.expect("a sound state"));
-    }
-    view
-}
-
-/// An acquisition by an owner of its own.
-fn acquire(number: u8, key: &str) -> lock::Acquire {
-    let mut owner = owner();
-    owner.owner_id = name(&format!("w{number}"));
-    lock::Acquire {
-        key: name(key),
-        id: RequestId {
-            id: [number; 16],
-            not_before: 0,
-        },
-        owner,
-        mode: lock::Mode::Exclusive,
-        ttl_ms: 10_000,
-        wait_ttl_ms: 10_000,
-        max_wait_ms: None,
-        reentrant: true,
-        delay_ms: 0,
-        metadata: Vec::new(),
-    }
-}
-
-/// What an entry changes.
-fn at(
-    view: &MemoryView,
-    index: u64,
-    now: u64,
-    command: &Command,
-) -> Result<quorate_statemachine::transaction::Changes, Broken> {
-    let command = command.encode();
-    let entry = Entry {
-        index,
-        proposed_at: Timestamp(now),
-        command: &command,
-    };
-    apply(view, entry).map(|applied| applied.changes)
-}
-
-/// Commands that between them read every row of the lock `a`, at their instants.
-fn readers() -> Vec<(u64, Command)> {
-    let (key, id) = (name("a"), [1; 16]);
-    let again = lock::Acquire {
-        id: RequestId {
-            id: [4; 16],
-            not_before: 0,
-        },
-        ..acquire(2, "a")
-    };
-    let release = lock::Release {
-        key: key.clone(),
-        id,
-    };
-    let renew = lock::Renew {
-        key: key.clone(),
-        id: [2; 16],
-        ttl_ms: None,
-    };
-    let revoke = lock::Revoke {
-        key,
-        only: None,
-        by: String::new(),
-    };
-    vec![
-        (2_000, acquire(1, "a").into()),
-        (2_000, acquire(3, "a").into()),
-        (2_000, again.into()),
-        (2_000, release.into()),
-        (2_000, renew.into()),
-        (2_000, revoke.into()),
-        (20_000, cluster::Tick {}.into()),
-    ]
-}
-
-/// What the readers say of a state in which one row was replaced.
-fn told(view: &MemoryView, key: &[u8], value: Option<&[u8]>) -> Vec<String> {
-    let mut view = view.clone();
-    view.commit(vec![(
-        key.to_vec(),
-        value.map(|value| value.to_vec().into()),
-    )]);
-    let outcomes = readers()
-        .into_iter()
-        .filter_map(|(now, command)| at(&view, 3, now, &command).err());
-    outcomes.map(|broken| broken.to_string()).collect()
-}
-
-#[test]
-fn a_lock_row_that_cannot_be_read_stops_the_node_and_is_named() {
-    let view = held_lock();
-    let mut seen = 0;
-    for (key, value) in view.rows() {
-        let table = match tag_of(key) {
-            Some(Locks::TAG) => Locks::NAME,
-            Some(LockMembers::TAG) => LockMembers::NAME,
-            Some(LockOrder::TAG) => LockOrder::NAME,
-            Some(LockOwners::TAG) => LockOwners::NAME,
-            _ => continue,
-        };
-        for end in 0..value.len() {
-            let told = told(&view, key, Some(&value[..end]));
-            assert!(!told.is_empty(), "a row of {table} is read by something");
-            let named = told
-                .iter()
-                .all(|words| words.contains(&format!("of table {table} ")));
-            assert!(named, "{table}: {told:?}");
-        }
-        seen += 1;
-    }
-    assert_eq!(seen, 7, "one lock, two members, two places and two owners");
-}
-
-#[test]
-fn a_lock_row_that_is_missing_stops_the_node() {
-    let view = held_lock();
-    let ours = |key: &[u8]| matches!(tag_of(key), Some(Locks::TAG | LockMembers::TAG));
-    for (key, _) in view.rows().filter(|(key, _)| ours(key)) {
-        let told = told(&view, key, None);
-        assert!(!told.is_empty(), "{} is missed", key.escape_ascii());
-        assert!(
-            told.iter().all(|words| words.contains("lock a")),
-            "{told:?}"
-        );
-    }
-}
-
-#[test]
-fn a_lock_key_without_a_meaning_stops_the_node() {
-    let (view, lock) = (held_lock(), name("a"));
-    let due = |kind, subject: &[u8]| due_key(Timestamp(5), kind, subject).bytes().to_vec();
-    let order = |prefix: &Key<LockOrder>, rest: &[u8]| [prefix.bytes(), rest].concat();
-    let (holders, waiters) = (lock_tokens(&lock).0, lock_queue(&lock).0);
-    let of_owner =
-        |rest: &[u8]| [Key::<LockOwners>::first().bytes(), b"w1\0boot-1\0", rest].concat();
-    let keys = [
-        order(&holders, b""),
-        order(&holders, &[0; 7]),
-        order(&holders, &[0; 24]),
-        order(&waiters, b"short"),
-        order(&waiters, &[0; 24]),
-        of_owner(b""),
-        of_owner(b"a\0short"),
-        of_owner(b"\0sixteen bytes id"),
-        of_owner(b"z\0sixteen bytes id"),
-        due(DueKind::LockMember, b"a"),
-        due(DueKind::LockMember, b"a\0short"),
-        due(DueKind::LockMember, b"\0sixteen bytes id"),
-        due(DueKind::LockMember, &lock_subject(&lock, [9; 16])),
-        due(DueKind::LockHandOver, b""),
-        due(DueKind::LockHandOver, b"\xff"),
-        due_key(Timestamp(5), DueKind::LockHandOver, b"").bytes()[..11].to_vec(),
-    ];
-    for key in keys {
-        let tag = tag_of(&key).expect("a key has a tag");
-        let told = told(&view, &key, Some(&codec::encode(tag.into(), &())));
-        assert!(!told.is_empty(), "{} is no key", key.escape_ascii());
-        assert!(
-            told.iter()
-                .all(|words| words.starts_with("broken invariant: "))
-        );
-    }
 }

@@ -1,12 +1,14 @@
 //! A full state says what there is too much of, its limit and the count, and changes nothing.
 
+mod session_bounds;
+
 use quorate_statemachine::lease::{Claim, SameOwner};
 use quorate_statemachine::limits::{
     DEADLOCK_CYCLE_MAX, GRANTS_MOVED_MAX, LEASES_MAX, LIVENESS_BYTES_MAX, LOCK_DELAY_MS_MAX,
     LOCK_HOLDERS_MAX, LOCK_HOLDERS_SHOWN, LOCK_MEMBERS_MAX, LOCK_METADATA_BYTES_MAX,
     LOCK_REENTRIES_MAX, LOCK_WAITERS_MAX, MEMBERS_REVOKED_MAX, NAME_BYTES_MAX, PROCESSES_MAX,
-    QUEUES_MAX, RENEWALS_PER_ENTRY_MAX, SESSION_GRANTS_MAX, SESSION_WAKE_TARGETS_MAX, TTL_MS_MAX,
-    WAIT_MS_MAX,
+    QUEUES_MAX, RENEWALS_PER_ENTRY_MAX, SESSION_GRANTS_MAX, SESSION_WAKE_TARGETS_MAX, SESSIONS_MAX,
+    TTL_MS_MAX, WAIT_MS_MAX,
 };
 use quorate_statemachine::lock::{self, Acquire, Acquired, End, Mode};
 use quorate_statemachine::process::{
@@ -17,7 +19,7 @@ use quorate_statemachine::tables::{Meta, MetaRow, ProcessSessions, Table, meta_k
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{
     Answer, Command, Entry, LeaseToken, Name, Operation, Owner, Query, Refusal, Reply, RequestId,
-    Timestamp, Validate, apply, codec, query,
+    Timestamp, Validate, apply, codec, query, session,
 };
 
 fn name(text: &str) -> Name {
@@ -31,6 +33,7 @@ fn almost_full(room: u64) -> MemoryView {
         queues: QUEUES_MAX - room,
         processes: PROCESSES_MAX - room,
         lock_members: LOCK_MEMBERS_MAX - room,
+        sessions: SESSIONS_MAX - room,
         ..MetaRow::default()
     };
     let mut view = MemoryView::default();
@@ -39,7 +42,7 @@ fn almost_full(room: u64) -> MemoryView {
     view
 }
 
-fn commands() -> [(&'static str, u64, Command); 4] {
+fn commands() -> [(&'static str, u64, Command); 5] {
     let claim = Claim {
         key: name("key"),
         owner: Owner::new(name("owner"), name("boot")),
@@ -57,6 +60,10 @@ fn commands() -> [(&'static str, u64, Command); 4] {
         max_attempts: 0,
     };
     let register = Register::new(name("process"), Vec::new());
+    let open = session::Open {
+        name: name("session"),
+        note: None,
+    };
     [
         ("leases", LEASES_MAX, claim.into()),
         ("queues", QUEUES_MAX, push.into()),
@@ -66,6 +73,7 @@ fn commands() -> [(&'static str, u64, Command); 4] {
             LOCK_MEMBERS_MAX,
             acquire(1).into(),
         ),
+        ("sessions", SESSIONS_MAX, open.into()),
     ]
 }
 

@@ -13,7 +13,7 @@ use crate::command::operations;
 use crate::context::Context;
 use crate::fencing::FencingToken;
 use crate::id::{LeaseToken, Name, Owner};
-use crate::refusal::{Failure, Refusal, Subject};
+use crate::refusal::{Broken, Failure, Refusal, Subject};
 use crate::tables::{MetaRow, lease_key};
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
@@ -124,6 +124,30 @@ pub(crate) fn require_live(
         Some(lease) if lease.is_live(ctx.now) => Err(fenced(key, token, Some(lease.fencing_token))),
         _ => Err(history::why_gone(tx, key, token)?),
     }
+}
+
+/// The live lease of `key` if it is the one that its holder names in full: owner and both tokens.
+pub(crate) fn require_held(
+    tx: &mut Transaction<'_>,
+    ctx: &Context,
+    key: &Name,
+    held: &Observed,
+) -> Result<Lease, Failure> {
+    let lease = require_live(tx, ctx, key, held.fencing_token)?;
+    if held.is(&lease) {
+        return Ok(lease);
+    }
+    Err(fenced(key, held.fencing_token, Some(lease.fencing_token)))
+}
+
+/// Ends a live grant because its holder gives it back.
+pub(crate) fn give_back(
+    tx: &mut Transaction<'_>,
+    meta: &mut MetaRow,
+    ctx: &Context,
+    lease: &Lease,
+) -> Result<(), Broken> {
+    history::end(tx, meta, ctx, lease, EndReason::Released)
 }
 
 fn fenced(key: &Name, presented: FencingToken, current: Option<FencingToken>) -> Failure {

@@ -42,7 +42,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    fn is(&self, lease: &Lease) -> bool {
+    /// Whether `lease` is that grant.
+    pub(super) fn is(&self, lease: &Lease) -> bool {
         self.fencing_token == lease.fencing_token
             && self.lease_token == lease.lease_token
             && self.owner_id == lease.owner.owner_id

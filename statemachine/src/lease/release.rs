@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Lease;
 use super::history::{EndReason, end};
+use super::{Lease, give_back};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
@@ -65,7 +65,7 @@ impl Release {
             end(tx, meta, ctx, &lease, EndReason::Expired)?;
             return Ok(Released::NotHeld { current: None });
         }
-        end(tx, meta, ctx, &lease, EndReason::Released)?;
+        give_back(tx, meta, ctx, &lease)?;
         Ok(Released::Released)
     }
 

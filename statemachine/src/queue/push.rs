@@ -6,9 +6,7 @@ use super::{Item, ItemId, ItemState, Queue, due, row};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::id::Name;
-use crate::limits::{
-    COMPOSITE_STEPS_MAX, DEDUPE_KEYS_MAX, PAYLOAD_BYTES_MAX, QUEUE_ITEMS_MAX, QUEUES_MAX,
-};
+use crate::limits::{DEDUPE_KEYS_MAX, PAYLOAD_BYTES_MAX, QUEUE_ITEMS_MAX, QUEUES_MAX};
 use crate::refusal::{Broken, Failure, InvalidArgument, Refusal};
 use crate::tables::{DedupeRow, MetaRow, dedupe_key, item_key, payload_key, queue_key};
 use crate::transaction::Transaction;
@@ -125,7 +123,7 @@ impl Push {
 
     fn new_item(&self, ctx: &Context) -> Item {
         let mut item = Item {
-            item_id: ItemId((ctx.index << STEP_BITS) | u64::from(ctx.step)),
+            item_id: ItemId(ctx.number()),
             state: ItemState::Ready,
             priority: self.priority,
             attempts: 0,
@@ -160,8 +158,3 @@ impl Push {
         row::enter(tx, queue, item)
     }
 }
-
-/// Bits of an item id that tell the steps of one entry apart: a step pushes at most one item.
-const STEP_BITS: u32 = 10;
-
-const _: () = assert!(COMPOSITE_STEPS_MAX <= 1 << STEP_BITS);

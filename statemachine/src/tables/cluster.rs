@@ -41,6 +41,8 @@ pub struct MetaRow {
     pub processes: u64,
     /// Holders and waiters of all locks, live or not yet swept.
     pub lock_members: u64,
+    /// Sessions.
+    pub sessions: u64,
     /// Cluster time at which the oldest remembered answer was given.
     pub oldest_request_at: Timestamp,
 }
@@ -89,6 +91,14 @@ pub enum DueKind {
     LockMember = 7,
     /// The queue of a lock; subject: lock key.
     LockHandOver = 8,
+    /// A blob that nothing refers to; subject: session, zero, id, hash.
+    SessionBlob = 9,
+    /// Delayed work of a session; subject: session, zero, id, number, lane.
+    SessionWork = 10,
+    /// A graph that is staged; subject: session, zero, id, graph.
+    SessionGraph = 11,
+    /// What is left of a session or graph; subject: session, zero, id, graph.
+    SessionGarbage = 12,
 }
 
 impl DueKind {
@@ -102,6 +112,10 @@ impl DueKind {
             Self::QueueIdle,
             Self::LockMember,
             Self::LockHandOver,
+            Self::SessionBlob,
+            Self::SessionWork,
+            Self::SessionGraph,
+            Self::SessionGarbage,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -168,7 +182,7 @@ pub fn request_age_key(index: u64, id: [u8; 16]) -> Key<RequestsByAge> {
 
 /// Subject of a due entry: a name, and for some kinds an id or a second name behind it.
 pub struct DueSubject<'a> {
-    /// Lease key, queue or lock key.
+    /// Lease key, queue, lock key or session.
     pub name: Name,
     rest: &'a [u8],
 }
@@ -187,6 +201,11 @@ impl DueSubject<'_> {
             .map_err(|_| Broken("a due entry of a lock's member has no acquisition".to_owned()))
     }
 
+    /// What is behind the name of a session.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.rest
+    }
+
     /// The dedupe key behind the queue's name.
     pub fn key(&self) -> Result<Name, Broken> {
         Name::parse_bytes("dedupe_key", self.rest).map_err(|error| Broken(error.to_string()))
@@ -199,11 +218,15 @@ pub fn read_due_subject(kind: DueKind, subject: &[u8]) -> Result<DueSubject<'_>,
         DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle | DueKind::LockHandOver => {
             (subject, &[][..])
         }
-        DueKind::QueueClaim | DueKind::QueueDelay | DueKind::QueueDedupe | DueKind::LockMember => {
-            split_name(subject).ok_or_else(|| {
-                Broken(format!("due entry {} has no item", subject.escape_ascii()))
-            })?
-        }
+        DueKind::QueueClaim
+        | DueKind::QueueDelay
+        | DueKind::QueueDedupe
+        | DueKind::LockMember
+        | DueKind::SessionBlob
+        | DueKind::SessionWork
+        | DueKind::SessionGraph
+        | DueKind::SessionGarbage => split_name(subject)
+            .ok_or_else(|| Broken(format!("due entry {} has no item", subject.escape_ascii())))?,
     };
     let name = Name::parse_bytes("name", name).map_err(|error| Broken(error.to_string()))?;
     Ok(DueSubject { name, rest })

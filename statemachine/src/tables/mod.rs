@@ -57,6 +57,29 @@ pub const REGISTRY: &[(u8, &str)] = &[
     (LockMembers::TAG, LockMembers::NAME),
     (LockOrder::TAG, LockOrder::NAME),
     (LockOwners::TAG, LockOwners::NAME),
+    (Sessions::TAG, Sessions::NAME),
+    (SessionHeads::TAG, SessionHeads::NAME),
+    (SessionNotes::TAG, SessionNotes::NAME),
+    (SessionGraphs::TAG, SessionGraphs::NAME),
+    (SessionNodes::TAG, SessionNodes::NAME),
+    (SessionNodeIds::TAG, SessionNodeIds::NAME),
+    (SessionTombstones::TAG, SessionTombstones::NAME),
+    (SessionUsage::TAG, SessionUsage::NAME),
+    (SessionTurns::TAG, SessionTurns::NAME),
+    (SessionBlobs::TAG, SessionBlobs::NAME),
+    (SessionBlobBytes::TAG, SessionBlobBytes::NAME),
+    (SessionLooseBlobs::TAG, SessionLooseBlobs::NAME),
+    (SessionWork::TAG, SessionWork::NAME),
+    (SessionDelayedWork::TAG, SessionDelayedWork::NAME),
+    (SessionWorkSources::TAG, SessionWorkSources::NAME),
+    (SessionInputs::TAG, SessionInputs::NAME),
+    (SessionEndedInputs::TAG, SessionEndedInputs::NAME),
+    (SessionInputIds::TAG, SessionInputIds::NAME),
+    (SessionInputSources::TAG, SessionInputSources::NAME),
+    (SessionBodies::TAG, SessionBodies::NAME),
+    (SessionAttachments::TAG, SessionAttachments::NAME),
+    (SessionIntents::TAG, SessionIntents::NAME),
+    (SessionGarbage::TAG, SessionGarbage::NAME),
 ];
 
 /// Whether rows of this table are small, hot and scanned from the front, so that a store keeps them
@@ -131,6 +154,22 @@ impl<T: Table> Key<T> {
         self
     }
 
+    /// The least key behind `after`, or `first` if there was none yet.
+    pub(crate) fn behind(first: &Self, after: &[u8]) -> Self {
+        if after.is_empty() {
+            return first.clone();
+        }
+        Self::from_bytes(after.to_vec()).next()
+    }
+
+    /// A key as a scan gave it.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            table: PhantomData,
+        }
+    }
+
     /// Appends a name that is the last part of the key, or a prefix of one.
     #[must_use]
     pub fn text(mut self, text: &str) -> Self {
@@ -186,6 +225,7 @@ mod leases;
 mod locks;
 mod processes;
 mod queues;
+mod sessions;
 
 pub use cluster::{
     Due, DueKind, DueSubject, Meta, MetaRow, RequestRow, Requests, RequestsByAge, due_key,
@@ -211,4 +251,14 @@ pub use processes::{
 pub use queues::{
     DedupeRow, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues, dead_key,
     dedupe_key, item_key, payload_key, queue_key, ready_key,
+};
+pub use sessions::{
+    Range, SessionAttachments, SessionBlobBytes, SessionBlobs, SessionBodies, SessionDelayedWork,
+    SessionEndedInputs, SessionGarbage, SessionGraphs, SessionHeads, SessionInputIds,
+    SessionInputSources, SessionInputs, SessionIntents, SessionLooseBlobs, SessionNodeIds,
+    SessionNodes, SessionNotes, SessionTombstones, SessionTurns, SessionUsage, SessionWork,
+    SessionWorkSources, Sessions, attachment_key, blob_key, blob_of, body_key, graph_key,
+    intent_key, intent_of, intents_after, lane_key, lane_name_key, lane_range, node_id_key,
+    node_key, number_of, session_one_key, session_range, session_row_key, turn_key, usage_key,
+    usage_name_of,
 };

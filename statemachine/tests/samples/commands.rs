@@ -5,6 +5,7 @@ use quorate_statemachine::{Action, Command, Precondition, RequestId, cluster, le
 
 use super::locks::{acquires, lock_actions, release};
 use super::processes::{process_actions, process_append};
+use super::session_commands::{session_actions, session_forms};
 use super::{name, owner, token};
 
 /// Every operation, then a composite and an envelope with all its parts.
@@ -35,6 +36,18 @@ pub fn commands() -> Vec<(String, Command)> {
     all.push(("composite".to_owned(), Action::Composite(steps).into()));
     all.push(("envelope".to_owned(), full));
     all.extend(lock_commands());
+    all.extend(session_commands());
+    all
+}
+
+/// What sessions add to the two above, and forms of their operations.
+fn session_commands() -> Vec<(String, Command)> {
+    let forms = session_forms().into_iter();
+    let mut all: Vec<(String, Command)> = forms
+        .map(|(name, action)| (name.to_owned(), action.into()))
+        .collect();
+    let composite = Action::Composite(session_actions());
+    all.push(("composite_session".to_owned(), composite.into()));
     all
 }
 
@@ -63,6 +76,7 @@ fn actions() -> Vec<Action> {
         process_actions(),
         cluster_actions(),
         lock_actions(),
+        session_actions(),
     ]
     .concat()
 }

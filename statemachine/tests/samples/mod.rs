@@ -14,6 +14,9 @@ mod processes;
 mod queries;
 mod replies;
 mod rows;
+mod session_answers;
+mod session_commands;
+mod sessions;
 
 pub use commands::commands;
 pub use queries::{answers, queries};

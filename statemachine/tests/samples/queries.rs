@@ -8,6 +8,8 @@ use super::locks::{lock_answers, lock_queries};
 use super::name;
 use super::processes::{process_answers, process_queries};
 use super::rows::{history, item_row, lease_row, queue_row};
+use super::session_answers::session_answers;
+use super::session_commands::session_queries;
 
 /// Every query.
 pub fn queries() -> Vec<(&'static str, Query)> {
@@ -52,6 +54,7 @@ pub fn queries() -> Vec<(&'static str, Query)> {
     ];
     all.extend(process_queries());
     all.extend(lock_queries());
+    all.extend(session_queries());
     all
 }
 
@@ -91,8 +94,10 @@ pub fn answers() -> Vec<(String, Answer)> {
     let all = all.map(|(name, answer)| (name.to_owned(), answer));
     let processes = process_answers().into_iter();
     let processes = processes.map(|(name, answer)| (name.to_owned(), answer));
+    let sessions = session_answers().into_iter();
+    let sessions = sessions.map(|(name, answer)| (name.to_owned(), answer));
     let all = all.into_iter().chain(processes);
-    all.chain(lock_answers()).collect()
+    all.chain(lock_answers()).chain(sessions).collect()
 }
 
 fn page<T>(row: T) -> Page<T> {

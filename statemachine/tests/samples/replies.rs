@@ -9,6 +9,7 @@ use quorate_statemachine::{
 use super::locks::{lock_refusal, lock_responses};
 use super::processes::process_responses;
 use super::rows::{item_claim, item_row, lease_row};
+use super::session_answers::{session_refusals, session_responses};
 
 /// An answer of every operation, named after it, then every refusal, named after its code.
 pub fn replies() -> Vec<(String, Reply)> {
@@ -34,6 +35,23 @@ pub fn replies() -> Vec<(String, Reply)> {
     };
     all.push(("refusal step".to_owned(), Reply(Err(step))));
     all.extend(lock_replies());
+    all.extend(session_replies());
+    all
+}
+
+/// Those of sessions.
+fn session_replies() -> Vec<(String, Reply)> {
+    let responses = || {
+        let all = session_responses().into_iter();
+        all.map(|(name, response)| (name, Response::Session(response)))
+    };
+    let mut all: Vec<(String, Reply)> = responses()
+        .map(|(name, response)| (name.to_owned(), Reply(Ok(response))))
+        .collect();
+    let steps = Response::Composite(responses().map(|(_, response)| response).collect());
+    all.push(("composite_session".to_owned(), Reply(Ok(steps))));
+    let refusals = session_refusals().into_iter();
+    all.extend(refusals.map(|(name, refusal)| (name.to_owned(), Reply(Err(refusal)))));
     all
 }
 

@@ -12,6 +12,7 @@ use quorate_statemachine::tables::{self, DedupeRow, DueKind, Key, MetaRow, Reque
 
 use super::locks::{ID, holder_row, holding, lock_row, waiter_row, waiting};
 use super::processes::{event_row, grant_row, process_row};
+use super::sessions::{session_row_forms, session_rows};
 use super::{name, owner, token};
 
 pub fn lease_row() -> Lease {
@@ -130,6 +131,7 @@ fn meta_row() -> MetaRow {
         queues: 3,
         processes: 4,
         lock_members: 7,
+        sessions: 8,
         oldest_request_at: Timestamp(900),
     }
 }
@@ -151,7 +153,7 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         grants: 3,
         wake_targets: 2,
     };
-    vec![
+    let mut all = vec![
         row(tables::meta_key(), &meta_row()),
         row(
             tables::due_key(Timestamp(11_000), DueKind::Lease, b"lock"),
@@ -187,10 +189,12 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row(tables::lock_member_key(&lock, ID), &holder_row()),
         row(tables::lock_order_key(&lock, holding(), ID), &()),
         row(tables::lock_owner_key(&owner(), &lock, ID), &()),
-    ]
+    ];
+    all.extend(session_rows());
+    all
 }
 
-/// Other forms of rows: members that wait, and what of a lock may be due.
+/// Other forms of rows: members that wait, what of a lock may be due, and those of sessions.
 pub fn row_forms() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     let (lock, at) = (name("lock"), Timestamp(11_000));
     let member = tables::due_key(at, DueKind::LockMember, &tables::lock_subject(&lock, ID));
@@ -207,12 +211,13 @@ pub fn row_forms() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         ("due lock member", row(member, &())),
         ("due lock hand-over", row(hand_over, &())),
     ];
+    let forms = forms.into_iter().chain(session_row_forms());
     forms
         .map(|(name, (_, key, value))| (name, key, value))
-        .to_vec()
+        .collect()
 }
 
-fn row<T: Table>(key: Key<T>, row: &T::Row) -> (&'static str, Vec<u8>, Vec<u8>) {
+pub fn row<T: Table>(key: Key<T>, row: &T::Row) -> (&'static str, Vec<u8>, Vec<u8>) {
     (
         T::NAME,
         key.bytes().to_vec(),

@@ -8,13 +8,14 @@ use quorate_statemachine::tables::{
     Leases, LockMembers, LockOrder, LockOwners, Locks, Meta, MetaRow, PREFIX_BYTES, PendingWakes,
     ProcessDefinitions, ProcessEventKeys, ProcessEvents, ProcessSessions, Processes,
     ProcessesByState, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues,
-    REGISTRY, Requests, RequestsByAge, Table, WakeTargets, parse_due_key, split_name, tag_of,
+    REGISTRY, Requests, RequestsByAge, SessionGarbage, Sessions, Table, WakeTargets, parse_due_key,
+    split_name, tag_of,
 };
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{Reply, Timestamp};
 
 use crate::args::Bad;
-use crate::{locks, print, processes};
+use crate::{locks, print, processes, session_dump};
 
 /// The rows of the tables named, or of all; then the digest.
 pub fn dump(view: &MemoryView, tables: &[String]) -> Result<String, Bad> {
@@ -50,7 +51,8 @@ pub fn digest_of(view: &MemoryView) -> Digest {
     digest
 }
 
-fn row<T: Table>(value: &[u8]) -> Result<T::Row, Bad> {
+/// What a row of a table holds.
+pub fn row<T: Table>(value: &[u8]) -> Result<T::Row, Bad> {
     Ok(codec::decode(T::TAG.into(), value)?)
 }
 
@@ -99,6 +101,7 @@ fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
         Queues::TAG..=QueueDead::TAG => queue_line(tag, own, value)?,
         Processes::TAG..=ProcessSessions::TAG => process_line(tag, own, value)?,
         Locks::TAG..=LockOwners::TAG => lock_line(tag, own, value)?,
+        Sessions::TAG..=SessionGarbage::TAG => session_dump::line(tag, own, value)?,
         _ => return Err(format!("table {tag:#04x} has no decoder here").into()),
     })
 }
@@ -222,10 +225,15 @@ fn lock_line(tag: u8, own: &[u8], value: &[u8]) -> Result<String, Bad> {
     })
 }
 
+/// Sessions are shown if there are any.
 fn meta(row: &MetaRow) -> String {
+    let sessions = match row.sessions {
+        0 => String::new(),
+        sessions => format!(" sessions={sessions}"),
+    };
     format!(
         "now={} last_index={} fence_base={} cluster={:?} last_node_id={} requests={} \
-         request_bytes={} requests_floor={} leases={} lock_members={}",
+         request_bytes={} requests_floor={} leases={} lock_members={}{sessions}",
         row.now.0,
         row.last_index,
         row.fence_base,
@@ -257,15 +265,21 @@ fn due(key: &[u8]) -> Result<String, Bad> {
             let (queue, key) = split_name(subject).ok_or("a due key has no dedupe key")?;
             format!("{} {}", name(queue), name(key))
         }
+        DueKind::SessionBlob
+        | DueKind::SessionWork
+        | DueKind::SessionGraph
+        | DueKind::SessionGarbage => session_dump::due(kind, subject)?,
     };
     Ok(format!("{at} {kind:?} {subject}"))
 }
 
-fn number(bytes: &[u8]) -> Result<u64, Bad> {
+/// A number in a key.
+pub fn number(bytes: &[u8]) -> Result<u64, Bad> {
     Ok(u64::from_be_bytes(bytes.try_into()?))
 }
 
-fn name(bytes: &[u8]) -> String {
+/// A name in a key.
+pub fn name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -14,6 +14,11 @@
 //! register append complete set-ref set-wait ack-wake  processes
 //! grant revoke-grant move-grants detach-session      who may use them
 //! process processes events count-events grants-to grants-of has-grant  and their queries
+//! open delete put-note put-blobs stage commit tombstone vacuum collect  sessions
+//! push-work claim-work renew-work abandon-work cancel-work  their work
+//! push-input claim-inputs abandon-inputs cancel-inputs cancel-inputs-from  and their inputs
+//! note-attachment commit-attachments forget-attachment  what is stored elsewhere for them
+//! session sessions nodes path node blobs work inputs attachments  and their queries
 //! tick record-digest found allocate-node-id         the cluster
 //! step COMMAND ... / composite                      gathers steps; does them all or none
 //! repeat N LINE                                     {i} is the round, {last} the last index
@@ -23,7 +28,7 @@
 //! Any command takes `request=ID not-before=INDEX`, `fence=KEY@TOKEN`, `lock-fence=KEY@TOKEN` and
 //! `claim-fence=QUEUE/ITEM@TOKEN`. After each command the digest that is kept up to date must equal
 //! the one computed from all rows. Run with `UPDATE_GOLDENFILES=1` to write what happens now into
-//! the scripts, then read the difference.
+//! the scripts, then read the difference. How sessions write their values: `sessions.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "scripts are files")]
 
@@ -33,6 +38,9 @@ mod language;
 mod locks;
 mod print;
 mod processes;
+mod session_dump;
+mod session_print;
+mod sessions;
 
 use std::path::{Path, PathBuf};
 
@@ -219,6 +227,11 @@ fn queue() {
 }
 
 #[test]
+fn session() {
+    run("session");
+}
+
+#[test]
 fn composite() {
     run("composite");
 }
@@ -249,6 +262,7 @@ fn every_script_starts_with_a_sentence_and_belongs_to_a_test() {
         "process",
         "queue",
         "request",
+        "session",
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
     for noun in scripts_in(&folder) {

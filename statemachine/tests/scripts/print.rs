@@ -8,7 +8,7 @@ use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ClaimedItem, Item, ItemId, Queue, Settled};
 use quorate_statemachine::{Answer, Owner, Refusal, Reply, Response, cluster};
 
-use crate::{locks, processes};
+use crate::{locks, processes, session_print};
 
 /// The reply of an entry.
 pub fn reply(reply: &Reply) -> String {
@@ -29,6 +29,7 @@ fn response_lines(response: &Response) -> String {
         Response::Process(response) => processes::response(response),
         Response::Cluster(response) => cluster_response(response),
         Response::Lock(response) => locks::response(response),
+        Response::Session(response) => session_print::response(response),
         Response::Composite(responses) => {
             let lines = responses.iter().map(response_lines);
             format!("all {} steps done{}", responses.len(), numbered(lines))
@@ -121,6 +122,7 @@ pub fn answer(answer: &Answer) -> String {
             |rows| page(rows, claimed_item),
         ),
         Answer::Process(answer) => processes::answer(answer),
+        Answer::Session(answer) => session_print::answer(answer),
     }
 }
 
