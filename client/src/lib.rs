@@ -60,6 +60,7 @@
 pub mod admin;
 mod client;
 mod election;
+pub mod engine;
 mod error;
 pub mod fence;
 mod guard;
@@ -72,6 +73,7 @@ mod process_waits;
 mod queue;
 mod remote;
 mod retry;
+mod session;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod transport;

@@ -1,27 +1,15 @@
-//! The thread that does the plugin's work, and the hop to it from any other thread.
-//!
-//! Blocking inside a tokio runtime is not allowed to `block_on`, so a call spawns its work on the
-//! plugin's own runtime and waits on a plain channel.
+//! The thread that does the plugin's work, and what is left under way when the plugin goes.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, sync_channel};
-use std::thread;
+use std::sync::mpsc::RecvError;
 use std::time::Duration;
 
-use quorate_client::Client;
-use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
+use quorate_client::{Client, engine};
 
-thread_local! {
-    /// Whether this thread was told that it is no worker, see [`wait`].
-    static IS_NO_WORKER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// A runtime with one thread, and the client whose connections live on it.
+/// A thread, and the client whose connections live on it.
 pub(crate) struct Engine {
     /// None only while it is dropped.
-    runtime: Option<Runtime>,
+    thread: Option<engine::Engine>,
     client: Client,
     /// How long releases in the background may go on when the engine is dropped.
     grace: Duration,
@@ -32,13 +20,8 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts the thread. `grace` is for releases that are under way when the engine is dropped.
     pub(crate) fn start(client: Client, grace: Duration) -> std::io::Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("quorate-bext")
-            .enable_all()
-            .build()?;
         Ok(Self {
-            runtime: Some(runtime),
+            thread: Some(engine::Engine::start("quorate-bext")?),
             client,
             grace,
             in_doubt: AtomicBool::new(false),
@@ -60,62 +43,18 @@ impl Engine {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, RecvError> {
-        let (sender, answer) = sync_channel(1);
-        let runtime = self.runtime.as_ref();
-        let runtime = runtime.expect("only drop takes the runtime, and nobody calls after that");
-        runtime.spawn(async move {
-            // The receiver waits for as long as it takes, so it is there.
-            let _ = sender.send(work.await);
-        });
-        wait(&answer)
+        let thread = self.thread.as_ref();
+        let thread = thread.expect("only drop takes the thread, and nobody calls after that");
+        thread.run(work)
     }
 }
 
 impl Drop for Engine {
-    /// Never blocks: the last user may be a task of some runtime.
     fn drop(&mut self) {
-        let Some(runtime) = self.runtime.take() else {
-            return;
-        };
-        if !*self.in_doubt.get_mut() {
-            return runtime.shutdown_background();
-        }
-        let grace = self.grace;
-        let linger = move || {
-            // A sleep asks for the runtime when it is made: inside, not as the argument.
-            runtime.block_on(async move { tokio::time::sleep(grace).await });
-            runtime.shutdown_background();
-        };
-        let named = thread::Builder::new().name("quorate-bext-end".to_owned());
-        if let Err(error) = named.spawn(linger) {
-            tracing::warn!(%error, "locks whose grant is in doubt are left to expire");
+        if let Some(thread) = self.thread.take()
+            && *self.in_doubt.get_mut()
+        {
+            thread.linger(self.grace);
         }
     }
-}
-
-/// Waits for the answer. A worker of a multi-threaded runtime gives its other tasks away first:
-/// among them may be the embedded node that is to answer.
-///
-/// A task of a `LocalSet` on such a runtime looks like a worker's and must not do that; nothing
-/// tells them apart but trying, and the refusal comes before the wait begins.
-fn wait<T>(answer: &Receiver<T>) -> Result<T, RecvError> {
-    if !may_be_a_worker() {
-        return answer.recv();
-    }
-    let waiting = || tokio::task::block_in_place(|| answer.recv());
-    match catch_unwind(AssertUnwindSafe(waiting)) {
-        Ok(answer) => answer,
-        Err(_) => {
-            IS_NO_WORKER.set(true);
-            answer.recv()
-        }
-    }
-}
-
-fn may_be_a_worker() -> bool {
-    let is_multi_threaded =
-        |runtime: Handle| matches!(runtime.runtime_flavor(), RuntimeFlavor::MultiThread);
-    tokio::task::try_id().is_some()
-        && Handle::try_current().is_ok_and(is_multi_threaded)
-        && !IS_NO_WORKER.get()
 }
