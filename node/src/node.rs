@@ -10,6 +10,7 @@ use quorate_rpc::v1::peer_server::PeerServer;
 use quorate_rpc::{NodeError, frame, v1};
 use quorate_statemachine::InvalidArgument;
 use thiserror::Error;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -51,16 +52,33 @@ pub enum StartError {
     /// Raft did not start.
     #[error("raft: {0}")]
     Raft(String),
+    /// The node's own threads did not start.
+    #[error("threads of the node: {0}")]
+    Threads(String),
 }
 
 /// A running node. Dropping it stops its tasks without a farewell; see [`Node::shutdown`].
 pub struct Node {
     shared: Arc<Shared>,
+    /// Behind the state, so that it is let go after it.
+    threads: Option<OwnThreads>,
+}
+
+/// A runtime that is let go without waiting for it, which no async caller may do.
+struct OwnThreads(Option<Runtime>);
+
+impl Drop for OwnThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Builds a node to embed: alone, on a directory, without sockets, unless told otherwise.
 pub struct Builder {
     config: Config,
+    own_threads: usize,
 }
 
 impl Builder {
@@ -114,9 +132,20 @@ impl Builder {
         self
     }
 
+    /// Runs the node's tasks on so many threads of its own, instead of on the runtime that starts
+    /// it. Then a caller may block that runtime and still be answered.
+    #[must_use]
+    pub fn own_threads(mut self, threads: usize) -> Self {
+        self.own_threads = threads;
+        self
+    }
+
     /// Starts the node. When it answers, a founder has committed its first entry.
     pub async fn start(self) -> Result<Node, StartError> {
-        Node::start(self.config).await
+        match self.own_threads {
+            0 => Node::start(self.config).await,
+            threads => Node::start_apart(self.config, threads).await,
+        }
     }
 }
 
@@ -129,7 +158,25 @@ impl Node {
         config.listen.peer.clear();
         config.listen.http.clear();
         config.node.bootstrap = true;
-        Builder { config }
+        Builder {
+            config,
+            own_threads: 0,
+        }
+    }
+
+    async fn start_apart(config: Config, threads: usize) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("quorate-node")
+            .enable_all()
+            .build()
+            .map_err(|error| StartError::Threads(error.to_string()))?;
+        let starting = runtime.spawn(Self::start(config));
+        let threads = OwnThreads(Some(runtime));
+        let started = starting.await;
+        let mut node = started.map_err(|error| StartError::Threads(error.to_string()))??;
+        node.threads = Some(threads);
+        Ok(node)
     }
 
     /// Starts a node from its configuration.
@@ -141,7 +188,10 @@ impl Node {
         let sockets = Sockets::bind(&config).await?;
         let member = sockets.advertised(&config);
         let shared = Shared::new(config, member, data);
-        let node = Self { shared };
+        let node = Self {
+            shared,
+            threads: None,
+        };
         let shared = &node.shared;
         // A member that was away answers its peers as soon as it can; its core comes first.
         let identity = match identity {

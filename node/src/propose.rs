@@ -14,6 +14,7 @@ use quorate_rpc::{LeaderHint, NodeError};
 use quorate_statemachine::limits::{COMMAND_BYTES_MAX, RENEWALS_PER_ENTRY_MAX};
 use quorate_statemachine::{
     Action, Command, InvalidArgument, Refusal, Reply, Response, Timestamp, lease, lock, queue,
+    session,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -192,6 +193,9 @@ fn refuse_zero_ttl(action: &Action) -> Result<(), InvalidArgument> {
         Action::Lease(lease::Command::Reclaim(reclaim)) => reclaim.claim.ttl_ms,
         Action::Queue(queue::Command::Claim(claim)) => claim.ttl_ms,
         Action::Queue(queue::Command::Renew(renew)) => renew.ttl_ms,
+        Action::Session(session::Command::ClaimWork(claim)) => claim.ttl_ms,
+        Action::Session(session::Command::RenewWork(renew)) => renew.ttl_ms,
+        Action::Session(session::Command::ClaimInputs(claim)) => claim.ttl_ms,
         Action::Composite(steps) => return steps.iter().try_for_each(refuse_zero_ttl),
         _ => return Ok(()),
     };
