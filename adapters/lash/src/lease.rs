@@ -5,17 +5,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lash_core::{PROCESS_LEASE_SCHEMA_VERSION, PluginError, ProcessLease, ProcessLeaseCompletion};
-use quorate_client::ClientError;
+use quorate_client::{Client, ClientError};
 use quorate_statemachine::lease::{Claim, Claimed, Lease, Release, Renew, SameOwner};
 use quorate_statemachine::limits::TTL_MS_MAX;
 use quorate_statemachine::{
-    Command, FencingToken, LeaseToken, Name, Operation, Owner, Precondition, Refusal,
+    Command, FencingToken, InvalidArgument, LeaseToken, Name, Operation, Owner, Precondition,
+    Refusal,
 };
 use tokio::time::Instant;
 
+use crate::builder::FencingTokens;
 use crate::error::{Result, failed, session, unknown};
 use crate::names::plain;
-use crate::registry::{FencingTokens, QuorateProcesses};
+use crate::registry::QuorateProcesses;
 
 /// The cluster holds a lease so much longer than its holder is told, so that a slow round trip does
 /// not lose a short one. A TTL of 0 has none: it is over at once.
@@ -57,19 +59,53 @@ impl FromStr for GrantToken {
 }
 
 /// How long the cluster holds a lease for which lash asks `ttl_ms`.
-fn held_ms(ttl_ms: u64) -> Result<u64> {
+pub(crate) fn held_ms(ttl_ms: u64) -> std::result::Result<u64, InvalidArgument> {
     let margin = LEASE_MARGIN.as_millis() as u64;
     let longest = TTL_MS_MAX - margin;
-    if ttl_ms > longest {
-        return Err(session(format!(
-            "lease_ttl_ms is out of range: limit {longest}, actual {ttl_ms}"
-        )));
-    }
+    InvalidArgument::check_count("lease_ttl_ms", ttl_ms, 0, longest)?;
     Ok(if ttl_ms == 0 { 0 } else { ttl_ms + margin })
 }
 
-fn told_ms(held_ms: u64) -> u64 {
+/// When the holder of a lease is told that it ends.
+pub(crate) fn told_end(lease: &Lease) -> u64 {
+    if lease.ttl_ms == 0 {
+        return lease.expires_at.0;
+    }
+    told_ms(lease.expires_at.0)
+}
+
+pub(crate) fn told_ms(held_ms: u64) -> u64 {
     held_ms.saturating_sub(LEASE_MARGIN.as_millis() as u64)
+}
+
+/// A proof that nobody else mints.
+pub(crate) fn new_proof() -> LeaseToken {
+    let proof = format!("{:032x}", fastrand::u128(..));
+    LeaseToken::parse(proof).expect("32 digits are a token")
+}
+
+/// lash takes any error for the loss of the lease: what passes is waited out for as long as the
+/// lease lasts.
+pub(crate) async fn leased<O: Operation>(
+    client: &Client,
+    operation: O,
+    preconditions: Vec<Precondition>,
+    ttl_ms: u64,
+) -> std::result::Result<O::Reply, ClientError> {
+    let by_ttl = Instant::now() + Duration::from_millis(ttl_ms);
+    let command = Command {
+        request: None,
+        preconditions,
+        action: operation.into(),
+    };
+    let deadline = by_ttl.max(client.deadline());
+    let (_, response) = client.execute_command_by(command, deadline).await?;
+    O::reply(response)
+        .ok_or_else(|| ClientError::Protocol("the answer is of another command".to_owned()))
+}
+
+fn out_of_range(invalid: InvalidArgument) -> PluginError {
+    session(invalid.to_string())
 }
 
 impl QuorateProcesses {
@@ -79,15 +115,14 @@ impl QuorateProcesses {
         owner_id: &str,
         ttl_ms: u64,
     ) -> Result<ProcessLease> {
-        let proof = format!("{:032x}", fastrand::u128(..));
         let claim = Claim {
             key: self.shared.names.lease(process_id)?,
             owner: Owner::new(
                 plain("owner_id", owner_id)?,
                 plain("incarnation", INCARNATION)?,
             ),
-            lease_token: LeaseToken::parse(proof).map_err(|error| session(error.to_string()))?,
-            ttl_ms: held_ms(ttl_ms)?,
+            lease_token: new_proof(),
+            ttl_ms: held_ms(ttl_ms).map_err(out_of_range)?,
             same_owner: SameOwner::Fresh,
             metadata: Vec::new(),
         };
@@ -95,7 +130,7 @@ impl QuorateProcesses {
             id: self.shared.names.process(process_id)?,
         };
         let what = || format!("claim of process `{process_id}`");
-        match self.leased(claim, vec![known], ttl_ms).await {
+        match leased(&self.shared.client, claim, vec![known], ttl_ms).await {
             Ok(Claimed::Granted(lease)) => Ok(self.told(process_id, &lease)),
             Ok(Claimed::Busy(holder)) => Err(session(format!(
                 "process `{process_id}` is already leased by `{}` until {}",
@@ -123,9 +158,9 @@ impl QuorateProcesses {
             key: self.shared.names.lease(process_id)?,
             lease_token: token.proof,
             fencing_token: token.fence,
-            ttl_ms: held_ms(ttl_ms)?,
+            ttl_ms: held_ms(ttl_ms).map_err(out_of_range)?,
         };
-        match self.leased(renew, Vec::new(), ttl_ms).await {
+        match leased(&self.shared.client, renew, Vec::new(), ttl_ms).await {
             Ok(renewed) => Ok(ProcessLease {
                 expires_at_epoch_ms: told_ms(renewed.expires_at.0),
                 ..lease.clone()
@@ -159,27 +194,6 @@ impl QuorateProcesses {
         }
     }
 
-    /// lash takes any error for the loss of the lease: what passes is waited out for as long as the
-    /// lease lasts.
-    async fn leased<O: Operation>(
-        &self,
-        operation: O,
-        preconditions: Vec<Precondition>,
-        ttl_ms: u64,
-    ) -> std::result::Result<O::Reply, ClientError> {
-        let client = &self.shared.client;
-        let by_ttl = Instant::now() + Duration::from_millis(ttl_ms);
-        let command = Command {
-            request: None,
-            preconditions,
-            action: operation.into(),
-        };
-        let deadline = by_ttl.max(client.deadline());
-        let (_, response) = client.execute_command_by(command, deadline).await?;
-        O::reply(response)
-            .ok_or_else(|| ClientError::Protocol("the answer is of another command".to_owned()))
-    }
-
     fn told(&self, process_id: &str, lease: &Lease) -> ProcessLease {
         let token = GrantToken {
             proof: lease.lease_token.clone(),
@@ -196,11 +210,7 @@ impl QuorateProcesses {
                 FencingTokens::Epoch => lease.epoch,
             },
             claimed_at_epoch_ms: lease.granted_at.0,
-            expires_at_epoch_ms: if lease.ttl_ms == 0 {
-                lease.expires_at.0
-            } else {
-                told_ms(lease.expires_at.0)
-            },
+            expires_at_epoch_ms: told_end(lease),
         }
     }
 }
@@ -228,6 +238,7 @@ mod tests {
         assert_eq!(held_ms(20).expect("short"), 70);
         assert_eq!(held_ms(TTL_MS_MAX - 50).expect("long"), TTL_MS_MAX);
         let error = held_ms(TTL_MS_MAX - 49).expect_err("too long").to_string();
-        assert!(error.contains("limit 86399950, actual 86399951"), "{error}");
+        let numbers = "limit 0 to 86399950, actual 86399951";
+        assert!(error.contains(numbers), "{error}");
     }
 }

@@ -54,6 +54,11 @@ impl Names {
         self.name("session scope", scope.id().as_str())
     }
 
+    /// The session of a session store.
+    pub(crate) fn store(&self, id: &str) -> std::result::Result<Name, InvalidArgument> {
+        Name::parse("session id", format!("{}{id}", self.prefix))
+    }
+
     pub(crate) fn lease(&self, process_id: &str) -> Result<Name> {
         self.name("process id", &format!("process/{process_id}"))
     }

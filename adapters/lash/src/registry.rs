@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use lash_core::{ProcessLease, ProcessRecord};
 use lru::LruCache;
@@ -10,6 +9,7 @@ use quorate_client::{Client, ClientError, ProcessWaits};
 use quorate_statemachine::process::{Process, ProcessView};
 use quorate_statemachine::{Name, Operation, Precondition};
 
+use crate::builder::{Builder, FencingTokens, Parts};
 use crate::error::{Result, about, unknown};
 use crate::lease::GrantToken;
 use crate::names::Names;
@@ -17,16 +17,6 @@ use crate::record::{Definition, from_bytes, record};
 
 /// Definitions that are kept: what a process was registered with never changes.
 const DEFINITIONS_KEPT: NonZeroUsize = NonZeroUsize::new(4_096).expect("it is not zero");
-
-/// Which number lash is shown as the fencing token of a process lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FencingTokens {
-    /// The log index of the grant: orders the grants of all keys, and never starts again.
-    #[default]
-    LogIndex,
-    /// How many grants the lease has had as far as its history reaches: 1 for the first.
-    Epoch,
-}
 
 /// lash-core's `ProcessRegistry` on a cluster. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -51,25 +41,15 @@ struct Fence {
     precondition: Precondition,
 }
 
-/// How a [`QuorateProcesses`] is to be.
-#[derive(Debug)]
-pub struct Builder {
-    client: std::result::Result<Client, ClientError>,
-    namespace: String,
-    timeout: Option<Duration>,
-    tokens: FencingTokens,
-}
-
 impl QuorateProcesses {
     /// A registry on the cluster that answers at `endpoints` (`host:port`); one is enough.
-    pub fn connect<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Builder {
-        let endpoints: Vec<String> = endpoints.into_iter().map(Into::into).collect();
-        Builder::new(Client::connect(endpoints))
+    pub fn connect<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Builder<Self> {
+        Builder::connect(endpoints)
     }
 
     /// A registry over a client, of an embedded node for example.
-    pub fn over(client: Client) -> Builder {
-        Builder::new(Ok(client))
+    pub fn over(client: Client) -> Builder<Self> {
+        Builder::over(client)
     }
 
     /// The client that carries its calls.
@@ -173,53 +153,21 @@ impl Shared {
     }
 }
 
-impl Builder {
-    fn new(client: std::result::Result<Client, ClientError>) -> Self {
-        Self {
-            client,
-            namespace: "lash".to_owned(),
-            timeout: None,
-            tokens: FencingTokens::default(),
-        }
-    }
-
-    /// Registries of one namespace share their processes; others see nothing of them. `lash` unless
-    /// set; a name without `/`.
-    #[must_use]
-    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = namespace.into();
-        self
-    }
-
-    /// How long a call goes on trying while the cluster cannot be reached or has no leader. Waits
-    /// for events have no such limit, and claims and renewals of leases go on for their TTL if that
-    /// is longer.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Which number lash is shown as fencing token.
-    #[must_use]
-    pub fn fencing_tokens(mut self, tokens: FencingTokens) -> Self {
-        self.tokens = tokens;
-        self
-    }
-
+impl Builder<QuorateProcesses> {
     /// Refuses an endpoint or a namespace that is none.
     pub fn build(self) -> std::result::Result<QuorateProcesses, ClientError> {
-        let mut client = self.client?.allowing_zero_ttl();
-        if let Some(timeout) = self.timeout {
-            client = client.with_timeout(timeout);
-        }
-        let names = Names::new(&self.namespace)?;
+        let Parts {
+            client,
+            names,
+            tokens,
+            ..
+        } = self.parts()?;
         Ok(QuorateProcesses {
             shared: Arc::new(Shared {
                 waits: ProcessWaits::new(client.clone(), names.prefix()),
                 client,
                 names,
-                tokens: self.tokens,
+                tokens,
                 definitions: Mutex::new(LruCache::new(DEFINITIONS_KEPT)),
             }),
             fence: None,
