@@ -17,6 +17,7 @@ pub mod member;
 pub mod process;
 pub mod queue;
 pub mod serve;
+pub mod session;
 
 /// Leases, queues and process records that survive the loss of nodes.
 #[derive(Debug, Parser)]
@@ -184,6 +185,9 @@ pub enum Command {
     /// Process records and their events
     #[command(subcommand)]
     Process(process::Verb),
+    /// Sessions: where they stand, their graphs, and the inputs and work that wait for them
+    #[command(subcommand)]
+    Session(session::Verb),
     /// Compare the state digests of all members at one log index
     Verify,
     /// Measure: operations per second and latency
@@ -414,6 +418,12 @@ mod tests {
             "process append p --type t --payload {} --key k --fence a=b=7",
             "process register p",
             "process complete p --state succeeded --outcome {}",
+            "session list",
+            "session list lash/ --limit 5",
+            "session get s",
+            "session get s --graph",
+            "session inputs s --lane main --all --limit 5",
+            "session work s --lane main --limit 5",
             "verify",
             "bench lock --clients 8 --seconds 1",
             "bench read --count 100 --keys 10 --connections 2 -o json",
@@ -437,6 +447,11 @@ mod tests {
             "lock run k --permits 0 -- cmd",
             "lock release k",
             "lease list --cert a",
+            "session get",
+            "session inputs s --graph",
+            "session work s --all",
+            "session work s --lane",
+            "session list --limit -1",
         ] {
             assert!(parse(&format!("quorate {line}")).is_err(), "{line}");
         }

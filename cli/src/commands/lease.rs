@@ -19,7 +19,8 @@ mod explain;
 mod rows;
 mod watch;
 
-use rows::{EndedRow, LeaseRow};
+use rows::EndedRow;
+pub use rows::LeaseRow;
 
 /// Does one verb.
 pub async fn run(client: &Client, verb: Verb, printer: &mut Printer) -> Result<(), Failure> {
@@ -78,12 +79,17 @@ async fn list(
 
 async fn get(client: &Client, key: &str, printer: &mut Printer) -> Result<(), Failure> {
     let key = Name::parse("key", key)?;
-    let (answer, now) = ask(client, Query::Get(Get { key: key.clone() })).await?;
-    let Answer::Get(lease) = answer else {
-        return Err(wrong_answer("a lease"));
-    };
-    let lease = lease.ok_or_else(|| Failure::not_found("lease", key.as_str()))?;
-    Ok(printer.one(&LeaseRow::new(&lease, now))?)
+    let row = look(client, &key).await?;
+    let row = row.ok_or_else(|| Failure::not_found("lease", key.as_str()))?;
+    Ok(printer.one(&row)?)
+}
+
+/// The lease as `lease get` shows it; none if nobody holds it.
+pub async fn look(client: &Client, key: &Name) -> Result<Option<LeaseRow>, Failure> {
+    match ask(client, Query::Get(Get { key: key.clone() })).await? {
+        (Answer::Get(lease), now) => Ok(lease.map(|lease| LeaseRow::new(&lease, now))),
+        _ => Err(wrong_answer("a lease")),
+    }
 }
 
 async fn claim(client: &Client, args: ClaimArgs, printer: &mut Printer) -> Result<(), Failure> {

@@ -21,6 +21,7 @@ mod process;
 mod queue;
 mod rows;
 mod serve;
+mod session;
 mod status;
 mod verify;
 mod version;
@@ -73,6 +74,7 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
         Command::Lease(verb) => lease::run(&connect::client(&global)?, verb, printer).await,
         Command::Queue(verb) => queue::run(&connect::client(&global)?, verb, printer).await,
         Command::Process(verb) => process::run(&connect::client(&global)?, verb, printer).await,
+        Command::Session(verb) => session::run(&connect::client(&global)?, verb, printer).await,
         Command::Verify => {
             let (client, admin) = (connect::client(&global)?, connect::admin(&global)?);
             verify::run(&client, &admin, printer).await

@@ -50,6 +50,14 @@ impl LeaseRow {
             remaining: span(remaining_ms),
         }
     }
+
+    /// Who holds it until when, for people.
+    pub fn holder(&self) -> String {
+        format!(
+            "{:?}, incarnation {:?}, with fencing token {}, until {} ({} left)",
+            self.owner_id, self.incarnation_id, self.fencing_token, self.expires_at, self.remaining
+        )
+    }
 }
 
 impl Row for LeaseRow {
