@@ -78,28 +78,43 @@ impl Client {
         session: &SessionRef,
         hashes: &[BlobHash],
     ) -> Result<Option<Bytes>, ClientError> {
-        let mut bytes = BytesMut::new();
-        let mut wanted = hashes;
-        while !wanted.is_empty() {
+        let blobs = self.session_all_blobs(session, hashes).await?;
+        let joined = |blobs: Vec<Bytes>| {
+            let mut bytes = BytesMut::new();
+            blobs.iter().for_each(|blob| bytes.extend_from_slice(blob));
+            bytes.freeze()
+        };
+        Ok(blobs.map(joined))
+    }
+
+    /// The bytes of each of some blobs, in as few reads as they fit in; none if one of them is not
+    /// there (any more).
+    pub async fn session_all_blobs(
+        &self,
+        session: &SessionRef,
+        hashes: &[BlobHash],
+    ) -> Result<Option<Vec<Bytes>>, ClientError> {
+        let mut blobs = Vec::with_capacity(hashes.len());
+        while blobs.len() < hashes.len() {
+            let wanted = &hashes[blobs.len()..];
             let some = wanted.len().min(BLOBS_PER_COMMAND_MAX);
-            let blobs = Blobs {
+            let asked = Blobs {
                 session: session.clone(),
                 hashes: wanted[..some].to_vec(),
             };
-            let Some(found) = self.session_blobs(blobs).await? else {
+            let Some(found) = self.session_blobs(asked).await? else {
                 return Ok(None);
             };
-            if found.is_empty() {
+            if found.is_empty() || found.len() > some {
                 return Err(wrong_answer("session_blobs"));
             }
-            wanted = &wanted[found.len().min(some)..];
             for blob in found {
                 let Some(blob) = blob else {
                     return Ok(None);
                 };
-                bytes.extend_from_slice(&blob);
+                blobs.push(blob);
             }
         }
-        Ok(Some(bytes.freeze()))
+        Ok(Some(blobs))
     }
 }

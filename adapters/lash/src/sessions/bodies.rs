@@ -175,6 +175,7 @@ impl QuorateSession {
         bodies: &Bodies,
         operation: O,
     ) -> std::result::Result<O::Reply, ClientError> {
+        operation.validate()?;
         let mut tries = 0;
         loop {
             bodies.put(self, session).await?;

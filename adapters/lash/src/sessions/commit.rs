@@ -7,12 +7,12 @@ use quorate_client::ClientError;
 use quorate_statemachine::session::{
     ClaimRef, Commit, Committed, GraphDelta, SessionRef, Settlement, TurnStamp, UsageDelta,
 };
-use quorate_statemachine::{Name, Refusal, Subject};
+use quorate_statemachine::{Name, Refusal, Subject, Validate};
 
 use super::QuorateSession;
 use super::bodies::{Bodies, from_bytes, to_bytes};
 use super::checkpoint::{Checkpoint, State};
-use super::error::{Result, backend, inputs_lost, name, under_lease, work_lost};
+use super::error::{Result, backend, inputs_lost, invalid, name, under_lease, work_lost};
 use super::graph::Plan;
 use super::inputs::input_claim;
 use super::lease::fence_of;
@@ -31,6 +31,8 @@ impl QuorateSession {
         loop {
             let mut bodies = Bodies::new();
             let fixed = self.fixed(session, &commit, &mut bodies)?;
+            // Before anything of it is stored.
+            fixed.validate().map_err(invalid)?;
             let graph = &commit.graph;
             let plan = self.planned(session, graph, whole, &mut bodies).await?;
             let command = Commit {

@@ -233,7 +233,9 @@ impl QuorateSession {
         if claim.inputs.is_empty() {
             return Ok(());
         }
-        let session = self.opened().await?;
+        let Some(session) = self.found().await? else {
+            return Ok(());
+        };
         let ids = claim.inputs.iter();
         let ids = ids.map(|input| name("input id", &input.input_id));
         let abandon = AbandonInputs {

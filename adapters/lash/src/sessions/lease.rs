@@ -74,7 +74,7 @@ impl QuorateSession {
     ) -> Result<SessionExecutionLease> {
         let session_id = &fence.session_id;
         let grant = self.grant_of(fence).ok_or_else(|| lease_lost(session_id))?;
-        let session = self.opened().await?;
+        let session = self.found().await?.ok_or_else(|| lease_lost(session_id))?;
         let renew = Renew {
             key: lease_key(session, session_id)?,
             lease_token: grant.proof,

@@ -1,5 +1,6 @@
 //! Reading a session: its head at one point of the log, and the graph as it was there.
 
+use bytes::Bytes;
 use lash_core::store::{GcReport, PersistedSessionRead};
 use lash_core::{
     SessionGraph, SessionNodeRecord, SessionReadScope, StoreError, TokenLedgerEntry, TokenUsage,
@@ -7,8 +8,8 @@ use lash_core::{
 };
 use quorate_statemachine::limits::NODES_PER_COMMAND_MAX;
 use quorate_statemachine::session::{
-    Collect, Graph, GraphId, Head, Node, NodeOf, Nodes, Path, SessionRef, SessionView, Tombstone,
-    Usage, Vacuum,
+    BlobHash, Collect, Content, Graph, GraphId, Head, Node, NodeOf, Nodes, Path, SessionRef,
+    SessionView, Tombstone, Usage, Vacuum,
 };
 use quorate_statemachine::{Name, Operation};
 
@@ -108,10 +109,11 @@ impl QuorateSession {
             let Some(page) = page.filter(|page| page.graph.rewritten == graph.rewritten) else {
                 return Ok(None);
             };
-            for node in page.nodes.iter().take(shown - nodes.len()) {
-                let Some((node, hash)) = self.decoded(session, node).await? else {
-                    return Ok(None);
-                };
+            let some = page.nodes.len().min(shown - nodes.len());
+            let Some(decoded) = self.decoded(session, &page.nodes[..some]).await? else {
+                return Ok(None);
+            };
+            for (node, hash) in decoded {
                 nodes.push(node);
                 hashes.push(hash);
             }
@@ -124,12 +126,7 @@ impl QuorateSession {
         Ok(Some(SessionGraph::from_nodes(nodes, leaf)))
     }
 
-    fn keep(
-        &self,
-        id: GraphId,
-        rewritten: u64,
-        nodes: Vec<quorate_statemachine::session::BlobHash>,
-    ) {
+    fn keep(&self, id: GraphId, rewritten: u64, nodes: Vec<BlobHash>) {
         let graph = KnownGraph {
             id,
             rewritten,
@@ -160,12 +157,10 @@ impl QuorateSession {
             let Some(page) = page.filter(|page| page.graph.rewritten == graph.rewritten) else {
                 return Ok(None);
             };
-            for node in &page.nodes {
-                let Some((node, _)) = self.decoded(session, node).await? else {
-                    return Ok(None);
-                };
-                nodes.push(node);
-            }
+            let Some(decoded) = self.decoded(session, &page.nodes).await? else {
+                return Ok(None);
+            };
+            nodes.extend(decoded.into_iter().map(|(node, _)| node));
             if nodes.len() as u64 > page.graph.nodes {
                 return Err(StoreError::Backend(format!(
                     "the nodes before `{}` form a circle",
@@ -178,17 +173,35 @@ impl QuorateSession {
         Ok(Some(SessionGraph::from_nodes(nodes, leaf_node_id)))
     }
 
-    /// A node with the hash of its bytes; none if they went meanwhile.
+    /// Nodes with the hashes of their bytes; none if some of these went meanwhile.
     async fn decoded(
         &self,
         session: &SessionRef,
-        node: &Node,
-    ) -> Result<Option<(SessionNodeRecord, quorate_statemachine::session::BlobHash)>> {
-        let Some(bytes) = self.bytes_of(session, &node.body).await? else {
+        nodes: &[Node],
+    ) -> Result<Option<Vec<(SessionNodeRecord, BlobHash)>>> {
+        let hashes: Vec<BlobHash> = nodes
+            .iter()
+            .flat_map(|node| node.body.blobs())
+            .copied()
+            .collect();
+        let blobs = self.client().session_all_blobs(session, &hashes).await;
+        let blobs = blobs.map_err(|error| backend("reading nodes", &error))?;
+        let Some(blobs) = blobs else {
             return Ok(None);
         };
-        let record = from_bytes(&format!("node `{}`", node.id), &bytes)?;
-        Ok(Some((record, hash(&bytes))))
+        let mut blobs = blobs.into_iter();
+        let decode = |node: &Node| {
+            let bytes = match &node.body {
+                Content::Inline(bytes) => bytes.to_vec(),
+                Content::Blobs { hashes, .. } => {
+                    let parts: Vec<Bytes> = blobs.by_ref().take(hashes.len()).collect();
+                    parts.concat()
+                }
+            };
+            let record = from_bytes(&format!("node `{}`", node.id), &bytes)?;
+            Ok((record, hash(&bytes)))
+        };
+        nodes.iter().map(decode).collect::<Result<_>>().map(Some)
     }
 
     pub(super) async fn node(&self, node_id: &str) -> Result<Option<SessionNodeRecord>> {
@@ -206,8 +219,8 @@ impl QuorateSession {
             let Some(node) = node else {
                 return Ok(None);
             };
-            if let Some((record, _)) = self.decoded(session, &node).await? {
-                return Ok(Some(record));
+            if let Some(decoded) = self.decoded(session, &[node]).await? {
+                return Ok(decoded.into_iter().next().map(|(record, _)| record));
             }
         }
         Err(StoreError::Backend(format!(

@@ -72,8 +72,10 @@ impl AttachmentManifest for QuorateSession {
 
     fn list_uncommitted(&self, older_than_epoch_ms: u64) -> Result<Vec<AttachmentManifestEntry>> {
         self.blocking(async move |store, client| {
-            let session = store.opened_by(&client).await?;
             let (mut entries, mut after) = (Vec::new(), None);
+            let Some(session) = store.found_by(&client).await? else {
+                return Ok(entries);
+            };
             loop {
                 let asked = Attachments {
                     session: session.clone(),
@@ -98,8 +100,11 @@ impl AttachmentManifest for QuorateSession {
     fn forget(&self, attachment_id: &AttachmentId) -> Result<()> {
         let id = name("attachment id", attachment_id.as_str())?;
         self.blocking(async move |store, client| {
+            let Some(session) = store.found_by(&client).await? else {
+                return Ok(());
+            };
             let forget = ForgetAttachment {
-                session: store.opened_by(&client).await?.clone(),
+                session: session.clone(),
                 id,
             };
             let forgotten = client.execute(forget).await;

@@ -167,8 +167,12 @@ impl QuorateSession {
 
     /// The session as it is; none if it was never opened, or was deleted.
     async fn view(&self) -> Result<Option<SessionView>> {
+        self.view_by(self.client()).await
+    }
+
+    async fn view_by(&self, client: &Client) -> Result<Option<SessionView>> {
         let name = self.inner.name.clone();
-        let view = self.client().session_get(Get { name }).await;
+        let view = client.session_get(Get { name }).await;
         let view = view.map_err(|error| backend("reading the session", &error))?;
         let Some(view) = view else {
             return Ok(None);
@@ -182,8 +186,12 @@ impl QuorateSession {
 
     /// The session if there is one; reading makes none.
     async fn found(&self) -> Result<Option<&SessionRef>> {
+        self.found_by(self.client()).await
+    }
+
+    async fn found_by(&self, client: &Client) -> Result<Option<&SessionRef>> {
         if self.inner.opened.get().is_none() {
-            self.view().await?;
+            self.view_by(client).await?;
         }
         Ok(self.inner.opened.get())
     }

@@ -208,7 +208,7 @@ impl QuorateSession {
     ) -> Result<QueuedWorkClaim> {
         let lost = || work_lost(&claim.session_id, &claim.claim_id);
         let (reference, numbers) = named(claim).ok_or_else(lost)?;
-        let session = self.opened().await?;
+        let session = self.found().await?.ok_or_else(lost)?;
         let renew = RenewWork {
             session: session.clone(),
             lane: name("session id", &claim.session_id)?,
@@ -231,7 +231,9 @@ impl QuorateSession {
         let Some((reference, numbers)) = named(claim).filter(|(_, work)| !work.is_empty()) else {
             return Ok(());
         };
-        let session = self.opened().await?;
+        let Some(session) = self.found().await? else {
+            return Ok(());
+        };
         let abandon = AbandonWork {
             session: session.clone(),
             lane: name("session id", &claim.session_id)?,
