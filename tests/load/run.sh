@@ -4,6 +4,8 @@
 #   SECONDS_PER_POINT=3 ROUNDS=3 CLIENTS="1 16 64 256" TESTS="lock renew renew-spread append queue read"
 #   LOCKS=1         also hand-overs of one lock by CONTENDERS="64" clients, and NAMES=1000000 lock names
 #   PROCESSES=1     also lash's process registry by TASKS="16 64", beside lash's own on PostgreSQL
+#   SESSIONS=1      also lash's session stores by TASKS="16 64", beside lash's own on PostgreSQL and
+#                   SQLite
 #   SCALE=1         also memory, restart and claims with up to LEASES="1000 100000 1000000" leases
 #   DOCUMENT=…      the document whose tables are written; empty for stdout only
 #   QUORATE=…       a program that was built already, instead of a release build of this tree
@@ -62,6 +64,10 @@ fi
 if [ "${PROCESSES:-1}" = 1 ]; then
     "$load" processes --program "$quorate" --data-dir "$data" --out "$results" \
         --tasks "$tasks" --seconds "$seconds" --rounds "$rounds"
+fi
+if [ "${SESSIONS:-1}" = 1 ]; then
+    "$load" sessions --program "$quorate" --data-dir "$data" --out "$results" \
+        --sessions "$tasks" --seconds "$seconds" --rounds "$rounds"
 fi
 if [ "${SCALE:-1}" = 1 ]; then
     "$load" scale --program "$quorate" --data-dir "$data" --out "$results" \

@@ -16,9 +16,11 @@ mod processes;
 mod quorate;
 mod record;
 mod scale;
+mod sessions;
 mod summary;
 mod table;
 mod targets;
+mod turns;
 mod worker;
 
 use anyhow::{Result, bail};
@@ -37,6 +39,8 @@ enum Load {
     Contend(contend::Contend),
     /// Measure lash's process registry beside lash's own on PostgreSQL
     Processes(processes::Arguments),
+    /// Measure lash's session stores beside lash's own on PostgreSQL and SQLite
+    Sessions(sessions::Arguments),
     /// Measure what many live leases cost
     Scale(scale::Scale),
     /// Write the tables into a document
@@ -62,6 +66,7 @@ async fn run(load: &Load) -> Result<()> {
         Load::Compare(args) => compare::run(args).await,
         Load::Contend(args) => contend::run(args).await,
         Load::Processes(args) => processes::run(args).await,
+        Load::Sessions(args) => sessions::run(args).await,
         Load::Scale(args) => scale::run(args).await,
         Load::Table(args) => table::run(args),
     }

@@ -13,9 +13,15 @@ use crate::machine::CpuMeter;
 use crate::record::{Point, System, Test};
 use crate::worker::{self, Worker};
 
-const WARM_UP: Duration = Duration::from_secs(1);
+/// Before anything is counted.
+pub const WARM_UP: Duration = Duration::from_secs(1);
 /// Longer latencies count as this one: ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
+
+/// Of microseconds.
+pub fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?)
+}
 
 /// Measures one point of etcd.
 pub async fn measure(cluster: &Cluster, test: Test, clients: u32, seconds: u32) -> Result<Point> {
@@ -52,7 +58,7 @@ struct Measured {
 impl Measured {
     fn new() -> Result<Self> {
         Ok(Self {
-            latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?,
+            latency: histogram()?,
             errors: 0,
             first_error: None,
         })

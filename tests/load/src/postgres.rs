@@ -87,6 +87,24 @@ impl Server {
             .context("PostgreSQL")
     }
 
+    /// How durable its commits are, as the server itself says. Fails unless a commit is on disk
+    /// before it is answered.
+    pub async fn durability(&self, bin: &Path) -> Result<String> {
+        let output = Command::new(bin.join("psql"))
+            .args(["-h", "127.0.0.1", "-p", &PORT.to_string()])
+            .args(["-U", "postgres", "--no-psqlrc", "-At"])
+            .args(["-c", "SHOW fsync", "-c", "SHOW synchronous_commit"])
+            .output()
+            .await?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let said: Vec<&str> = said.lines().collect();
+        ensure!(
+            said == ["on", "on"],
+            "PostgreSQL is not durable: fsync and synchronous_commit are {said:?}"
+        );
+        Ok("fsync and synchronous_commit on".to_owned())
+    }
+
     /// Ends it, with a checkpoint.
     pub async fn stop(mut self) -> Result<()> {
         let pid = self.postgres.id().context("it runs")?.to_string();

@@ -18,13 +18,10 @@ use lash_core::{
 use quorate_lash::QuorateProcesses;
 
 use crate::record::{self, Call, Processes, Record, Registry};
-use crate::{postgres, quorate};
+use crate::{meter, postgres, quorate};
 
 const CONNECTIONS: usize = 4;
 const TTL_MS: u64 = 60_000;
-const WARM_UP: Duration = Duration::from_secs(1);
-/// Longer latencies count as this one: ten minutes.
-const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// Arguments of `processes`.
 #[derive(Debug, Args)]
@@ -101,11 +98,6 @@ fn our_handles(endpoints: &[String]) -> Result<Vec<Arc<dyn ProcessRegistry>>> {
     (0..CONNECTIONS).map(handle).collect()
 }
 
-/// Of microseconds.
-fn histogram() -> Result<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?)
-}
-
 async fn measure(
     handles: Vec<Arc<dyn ProcessRegistry>>,
     call: Call,
@@ -113,7 +105,7 @@ async fn measure(
     tasks: u32,
     seconds: u32,
 ) -> Result<(f64, Histogram<u64>)> {
-    let from = Instant::now() + WARM_UP;
+    let from = Instant::now() + meter::WARM_UP;
     let end = from + Duration::from_secs(seconds.into());
     let workers = handles
         .into_iter()
@@ -124,7 +116,7 @@ async fn measure(
             tokio::spawn(work(handle, call, id, from, end))
         });
     let workers: Vec<_> = workers.collect();
-    let mut all = histogram()?;
+    let mut all = meter::histogram()?;
     for worker in try_join_all(workers).await? {
         all.add(worker?)?;
     }
@@ -138,7 +130,7 @@ async fn work(
     from: Instant,
     end: Instant,
 ) -> Result<Histogram<u64>> {
-    let mut latency = histogram()?;
+    let mut latency = meter::histogram()?;
     let failed = |error: lash_core::PluginError| anyhow!("{}: {error}", call.as_str());
     registry
         .register_process(registration(&id))

@@ -26,6 +26,8 @@ pub enum Record {
     Restart(Restart),
     /// A call of lash's process registry in a closed loop.
     Processes(Processes),
+    /// Turns of lash's sessions in a closed loop.
+    Sessions(Sessions),
 }
 
 /// Where and how a run was made.
@@ -133,6 +135,76 @@ impl Call {
             Self::Claim => "claim",
             Self::Renew => "renew",
             Self::Append => "append",
+        }
+    }
+}
+
+/// Turns of so many sessions at a time, one round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sessions {
+    pub store: Store,
+    /// Version and durability of PostgreSQL.
+    pub postgres: String,
+    pub turn: Turn,
+    pub sessions: u32,
+    pub round: u32,
+    pub per_second: f64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    /// Of a session at the end, on average.
+    pub nodes: f64,
+}
+
+/// Whose session store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Store {
+    Quorate,
+    Postgres,
+    Sqlite,
+}
+
+impl Store {
+    /// In the order in which they take turns.
+    pub const ALL: [Self; 3] = [Self::Quorate, Self::Postgres, Self::Sqlite];
+
+    /// Sessions' ids begin with it.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Quorate => "quorate",
+            Self::Postgres => "postgres",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// What a turn of a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turn {
+    /// A commit alone.
+    Commit,
+    /// Work is enqueued and claimed, and the commit completes the claim.
+    Queued,
+}
+
+impl Turn {
+    /// In the order of the table.
+    pub const ALL: [Self; 2] = [Self::Commit, Self::Queued];
+
+    /// Sessions' ids have it.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Queued => "queued",
+        }
+    }
+
+    /// As the table calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit of a small turn",
+            Self::Queued => "enqueue + claim + commit",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Medians over rounds.
 
 use crate::record::{
-    Call, Cpu, Handovers, Memory, Names, Point, Processes, Record, Registry, Restart, System, Test,
+    Call, Cpu, Handovers, Memory, Names, Point, Processes, Record, Registry, Restart, Sessions,
+    Store, System, Test, Turn,
 };
 
 /// All records of some runs, by what they are.
@@ -14,6 +15,7 @@ pub struct Summary {
     pub handovers: Vec<Handovers>,
     pub names: Vec<Names>,
     pub processes: Vec<Processes>,
+    pub sessions: Vec<Sessions>,
     pub restarts: Vec<Restart>,
 }
 
@@ -44,7 +46,7 @@ pub struct Contended {
     pub most: f64,
 }
 
-/// One call of a process registry over all rounds.
+/// One call of a process registry, or one turn of sessions, over all rounds.
 #[derive(Debug, Clone)]
 pub struct Calls {
     pub per_second: f64,
@@ -52,6 +54,22 @@ pub struct Calls {
     pub range: (f64, f64),
     pub p50_us: f64,
     pub p99_us: f64,
+}
+
+impl Calls {
+    /// Of rounds with a rate and latencies in µs each; none of no rounds.
+    fn over(rounds: impl Iterator<Item = (f64, u64, u64)> + Clone) -> Option<Self> {
+        let rates = rounds.clone().map(|(rate, _, _)| rate);
+        Some(Self {
+            per_second: median(rates.clone())?,
+            range: (
+                rates.clone().fold(f64::MAX, f64::min),
+                rates.fold(0.0, f64::max),
+            ),
+            p50_us: median(rounds.clone().map(|(_, p50, _)| p50 as f64))?,
+            p99_us: median(rounds.map(|(_, _, p99)| p99 as f64))?,
+        })
+    }
 }
 
 impl Summary {
@@ -66,6 +84,7 @@ impl Summary {
                 Record::Handovers(measured) => summary.handovers.push(measured),
                 Record::Names(names) => summary.names.push(names),
                 Record::Processes(measured) => summary.processes.push(measured),
+                Record::Sessions(measured) => summary.sessions.push(measured),
                 Record::Restart(restart) => summary.restarts.push(restart),
             }
         }
@@ -140,18 +159,22 @@ impl Summary {
     /// Calls a second over the rounds, the slowest and the fastest, and latencies in µs.
     pub fn calls(&self, registry: Registry, call: Call, tasks: u32) -> Option<Calls> {
         let wanted = |it: &&Processes| (it.registry, it.call, it.tasks) == (registry, call, tasks);
-        let rounds: Vec<&Processes> = self.processes.iter().filter(wanted).collect();
-        let of = |value: fn(&Processes) -> f64| median(rounds.iter().map(|round| value(round)));
-        let rates = || rounds.iter().map(|round| round.per_second);
-        Some(Calls {
-            per_second: of(|round| round.per_second)?,
-            range: (
-                rates().fold(f64::MAX, f64::min),
-                rates().fold(0.0, f64::max),
-            ),
-            p50_us: of(|round| round.p50_us as f64)?,
-            p99_us: of(|round| round.p99_us as f64)?,
-        })
+        let rounds = self.processes.iter().filter(wanted);
+        Calls::over(rounds.map(|round| (round.per_second, round.p50_us, round.p99_us)))
+    }
+
+    /// Sessions at a time, rising.
+    pub fn sessions_at_a_time(&self) -> Vec<u32> {
+        sorted(self.sessions.iter().map(|round| round.sessions))
+    }
+
+    /// Turns a second over the rounds, and how many nodes a session had at the end.
+    pub fn turns(&self, store: Store, turn: Turn, sessions: u32) -> Option<(Calls, f64)> {
+        let wanted = |it: &&Sessions| (it.store, it.turn, it.sessions) == (store, turn, sessions);
+        let rounds = self.sessions.iter().filter(wanted);
+        let nodes = median(rounds.clone().map(|round| round.nodes))?;
+        let calls = rounds.map(|round| (round.per_second, round.p50_us, round.p99_us));
+        Some((Calls::over(calls)?, nodes))
     }
 
     /// Clients of the points without leases beside them, rising.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::record::{self, Call, Conditions, Registry, System, Test};
+use crate::record::{self, Call, Conditions, Registry, Store, System, Test, Turn};
 use crate::summary::{Calls, Median, Summary};
 use crate::targets;
 
@@ -24,9 +24,29 @@ const PROCESS_MARKS: [&str; 2] = [
     "<!-- lash, written by make bench: begin -->",
     "<!-- lash, written by make bench: end -->",
 ];
+/// Begin and end of lash's session stores.
+const SESSION_MARKS: [&str; 2] = [
+    "<!-- sessions, written by make bench: begin -->",
+    "<!-- sessions, written by make bench: end -->",
+];
 /// Others may use so much of a processor before a run is called noisy: the idle nodes of the other
 /// system are among them.
 const OTHERS_MAX: f64 = 0.3;
+
+/// lash's store on SQLite, the version in Cargo.toml, and how it opens its databases: its conn.rs
+/// and schema.rs set both, and no option changes them.
+const SQLITE: &str = "lash-sqlite-store 0.1.0-alpha.80, journal_mode WAL, synchronous NORMAL";
+/// What those who compare session stores must know.
+const SESSION_NOTES: &str = "\
+**SQLite is not as durable as the others here.** Its store sets `synchronous = NORMAL` and has no \
+option for it: nothing is synced at a commit, only at a checkpoint of the log, by default every \
+1,000 pages. What was answered survives a crash of the process; the commits since the last \
+checkpoint may be lost with a crash of the machine. Each session has a database and a thread of \
+its own in the benchmark's process, without a network. A ratio to SQLite compares costs, not the \
+same promise.
+
+Both of lash's own stores count all nodes of a session in each commit, which takes longer the more \
+of them there are: the last column has them in the order Quorate / PostgreSQL / SQLite.";
 
 /// Arguments of `table`.
 #[derive(Debug, clap::Args)]
@@ -54,6 +74,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if !summary.processes.is_empty() {
         sections.push((PROCESS_MARKS, process_table(&summary)?));
+    }
+    if !summary.sessions.is_empty() {
+        sections.push((SESSION_MARKS, session_table(&summary)?));
     }
     let Some(path) = &args.document else {
         sections.iter().for_each(|(_, text)| print!("{text}"));
@@ -294,19 +317,16 @@ fn lock_tables(summary: &Summary) -> Result<String> {
     Ok(text)
 }
 
-/// lash's process registry, ours beside its own on PostgreSQL.
-fn process_table(summary: &Summary) -> Result<String> {
-    let mut text = String::new();
+/// Where and how lash's stores were measured, beside `others`.
+fn write_lash_conditions(text: &mut String, summary: &Summary, others: &str) -> Result<()> {
     let at = summary.conditions.as_ref();
     let at = at.context("no conditions among the records")?;
-    let version = summary.processes.first().map(|it| it.version.as_str());
     writeln!(
         text,
-        "- {}, commit `{}`, {}; {} cores of {}; load average before the run {:.2}; disk: {:.0} \
-         appends a second with an fdatasync each; {} s a point, medians of {} rounds\n",
+        "- {}, commit `{}`, {others}; {} cores of {}; load average before the run {:.2}; disk: \
+         {:.0} appends a second with an fdatasync each; {} s a point, medians of {} rounds\n",
         at.date,
         at.commit,
-        version.unwrap_or_default(),
         at.cores,
         at.cpu_model,
         at.load,
@@ -314,14 +334,28 @@ fn process_table(summary: &Summary) -> Result<String> {
         at.seconds,
         at.rounds
     )?;
+    Ok(())
+}
+
+fn calls_rate(of: &Calls) -> String {
+    format!("{:.0} ({:.0}–{:.0})", of.per_second, of.range.0, of.range.1)
+}
+
+fn calls_times(of: &Calls) -> String {
+    format!("{:.2} / {:.2}", of.p50_us / 1e3, of.p99_us / 1e3)
+}
+
+/// lash's process registry, ours beside its own on PostgreSQL.
+fn process_table(summary: &Summary) -> Result<String> {
+    let mut text = String::new();
+    let version = summary.processes.first().map(|it| it.version.as_str());
+    write_lash_conditions(&mut text, summary, version.unwrap_or_default())?;
     writeln!(
         text,
         "| call | tasks | Quorate calls/s (range) | PostgreSQL calls/s (range) | ratio \
          | Quorate p50 / p99 ms | PostgreSQL p50 / p99 ms |"
     )?;
     writeln!(text, "|---|---:|---:|---:|---:|---:|---:|")?;
-    let rate = |of: &Calls| format!("{:.0} ({:.0}–{:.0})", of.per_second, of.range.0, of.range.1);
-    let times = |of: &Calls| format!("{:.2} / {:.2}", of.p50_us / 1e3, of.p99_us / 1e3);
     for call in Call::ALL {
         for tasks in summary.tasks() {
             let of = |registry| summary.calls(registry, call, tasks);
@@ -330,16 +364,65 @@ fn process_table(summary: &Summary) -> Result<String> {
                     text,
                     "| {} | {tasks} | {} | {} | **{:.2}** | {} | {} |",
                     call.as_str(),
-                    rate(&ours),
-                    rate(&theirs),
+                    calls_rate(&ours),
+                    calls_rate(&theirs),
                     ours.per_second / theirs.per_second.max(1.0),
-                    times(&ours),
-                    times(&theirs)
+                    calls_times(&ours),
+                    calls_times(&theirs)
                 )?;
             }
         }
     }
     Ok(text)
+}
+
+/// lash's session stores, ours beside its own on PostgreSQL and SQLite.
+fn session_table(summary: &Summary) -> Result<String> {
+    let mut text = String::new();
+    let postgres = summary.sessions.first().map(|it| it.postgres.as_str());
+    let others = format!("{}; {SQLITE}", postgres.unwrap_or_default());
+    write_lash_conditions(&mut text, summary, &others)?;
+    writeln!(
+        text,
+        "| turn | sessions | Quorate turns/s (range) | PostgreSQL turns/s (range) \
+         | SQLite turns/s (range) | ratio to PostgreSQL | ratio to SQLite | Quorate p50 / p99 ms \
+         | PostgreSQL p50 / p99 ms | SQLite p50 / p99 ms | nodes of a session at the end |"
+    )?;
+    writeln!(text, "|---|{}", "---:|".repeat(10))?;
+    for turn in Turn::ALL {
+        for sessions in summary.sessions_at_a_time() {
+            let [ours, postgres, sqlite] =
+                Store::ALL.map(|store| summary.turns(store, turn, sessions));
+            if let (Some(ours), Some(postgres), Some(sqlite)) = (ours, postgres, sqlite) {
+                write_turns(&mut text, (turn, sessions), [ours, postgres, sqlite])?;
+            }
+        }
+    }
+    writeln!(text, "\n{SESSION_NOTES}")?;
+    Ok(text)
+}
+
+/// Rates and nodes in the order of [`Store::ALL`].
+fn write_turns(
+    text: &mut String,
+    (turn, sessions): (Turn, u32),
+    of: [(Calls, f64); 3],
+) -> Result<()> {
+    let rates = of.each_ref().map(|(calls, _)| calls_rate(calls));
+    let times = of.each_ref().map(|(calls, _)| calls_times(calls));
+    let nodes = of.each_ref().map(|(_, nodes)| format!("{nodes:.0}"));
+    let [ours, postgres, sqlite] = of.map(|(calls, _)| calls.per_second.max(1.0));
+    writeln!(
+        text,
+        "| {} | {sessions} | {} | **{:.2}** | **{:.2}** | {} | {} |",
+        turn.as_str(),
+        rates.join(" | "),
+        ours / postgres,
+        ours / sqlite,
+        times.join(" | "),
+        nodes.join(" / "),
+    )?;
+    Ok(())
 }
 
 fn name(system: System) -> &'static str {
@@ -367,6 +450,42 @@ fn write_targets(text: &mut String, summary: &Summary) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Record, Sessions};
+
+    fn turns(store: Store, sessions: u32, round: u32, per_second: f64) -> Record {
+        Record::Sessions(Sessions {
+            store,
+            postgres: String::new(),
+            turn: Turn::Queued,
+            sessions,
+            round,
+            per_second,
+            p50_us: 1_000,
+            p99_us: 2_000,
+            nodes: 10.0,
+        })
+    }
+
+    #[test]
+    fn a_row_of_sessions_is_the_medians_of_all_three_stores() {
+        let mut records = vec![turns(Store::Quorate, 64, 0, 1.0)];
+        for (round, rate) in (0..).zip([300.0, 100.0, 200.0]) {
+            records.push(turns(Store::Quorate, 16, round, rate));
+            records.push(turns(Store::Postgres, 16, round, 100.0));
+            records.push(turns(Store::Sqlite, 16, round, 400.0));
+        }
+        let summary = Summary::new(records);
+        assert!(summary.turns(Store::Quorate, Turn::Commit, 16).is_none());
+        let of = Store::ALL.map(|store| summary.turns(store, Turn::Queued, 16));
+        let mut row = String::new();
+        let of = of.map(|turns| turns.expect("measured"));
+        write_turns(&mut row, (Turn::Queued, 16), of).expect("it is a string");
+        assert_eq!(
+            row,
+            "| enqueue + claim + commit | 16 | 200 (100–300) | 100 (100–100) | 400 (400–400) \
+             | **2.00** | **0.50** | 1.00 / 2.00 | 1.00 / 2.00 | 1.00 / 2.00 | 10 / 10 / 10 |\n"
+        );
+    }
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
