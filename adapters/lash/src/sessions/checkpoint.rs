@@ -37,10 +37,11 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// Takes a commit's checkpoint apart: new snapshots become blobs, references are carried on.
     pub(super) fn pack(given: &HydratedSessionCheckpoint, bodies: &mut Bodies) -> Result<Self> {
-        let json = |what: &str, value: Option<Result<Vec<u8>>>, bodies: &mut Bodies| match value {
-            Some(bytes) => Ok(Some(reference(&bodies.blobs(what, bytes?)?))),
-            None => Ok(None),
-        };
+        let mut stored =
+            |what: &str, given: Option<Result<Vec<u8>>>, known: &Option<BlobRef>| match given {
+                Some(bytes) => Ok(Some(reference(&bodies.blobs(what, bytes?)?))),
+                None => Ok(known.clone()),
+            };
         let tools = given.tool_state.as_ref();
         let tools = tools.map(|state| to_bytes("tool state", state));
         let plugins = given.plugin_snapshot.as_ref();
@@ -48,11 +49,10 @@ impl Checkpoint {
         let execution = given.execution_state.clone().map(Ok);
         let manifest = SessionCheckpoint::new(
             given.turn_state.clone(),
-            json("tool state", tools, bodies)?.or_else(|| given.tool_state_ref.clone()),
-            json("plugin snapshot", plugins, bodies)?.or_else(|| given.plugin_snapshot_ref.clone()),
+            stored("tool state", tools, &given.tool_state_ref)?,
+            stored("plugin snapshot", plugins, &given.plugin_snapshot_ref)?,
             given.plugin_snapshot_revision,
-            json("execution state", execution, bodies)?
-                .or_else(|| given.execution_state_ref.clone()),
+            stored("execution state", execution, &given.execution_state_ref)?,
         );
         let bytes = to_bytes("checkpoint", &manifest)?;
         Ok(Self {

@@ -5,18 +5,17 @@ use lash_core::store::RuntimeCommitResult;
 use lash_core::{RuntimeCommit, SessionExecutionLeaseFence, StoreError, TurnInputCompletion};
 use quorate_client::ClientError;
 use quorate_statemachine::session::{
-    ClaimRef, Commit, Committed, GraphDelta, SessionRef, Settlement, TurnStamp, UsageDelta,
+    Commit, Committed, GraphDelta, SessionRef, Settlement, TurnStamp, UsageDelta,
 };
 use quorate_statemachine::{Name, Refusal, Subject, Validate};
 
-use super::QuorateSession;
 use super::bodies::{Bodies, from_bytes, to_bytes};
 use super::checkpoint::{Checkpoint, State};
 use super::error::{Result, backend, inputs_lost, invalid, name, under_lease, work_lost};
-use super::graph::Plan;
-use super::inputs::input_claim;
+use super::graph::{Plan, Planned};
 use super::lease::fence_of;
-use super::work::{batch_number, work_claim};
+use super::work::batch_number;
+use super::{QuorateSession, claims};
 
 impl QuorateSession {
     /// All of it, or nothing. A graph that is not the known one any more is given in full.
@@ -35,12 +34,13 @@ impl QuorateSession {
             fixed.validate().map_err(invalid)?;
             let graph = &commit.graph;
             let plan = self.planned(session, graph, whole, &mut bodies).await?;
+            let Plan { delta, result } = plan;
             let command = Commit {
-                graph: plan.delta.clone(),
+                graph: delta,
                 ..fixed
             };
             match self.with_bodies(session, &bodies, command).await {
-                Ok(committed) => return self.done(plan, committed),
+                Ok(committed) => return self.done(result, committed),
                 Err(error) if !whole && is_another_graph(&error) => {
                     self.known(|known| known.graph = None);
                     whole = true;
@@ -92,8 +92,8 @@ impl QuorateSession {
         })
     }
 
-    fn done(&self, plan: Plan, committed: Committed) -> Result<RuntimeCommitResult> {
-        self.keep_graph(plan, committed.graph);
+    fn done(&self, planned: Planned, committed: Committed) -> Result<RuntimeCommitResult> {
+        self.keep_graph(planned, committed.graph);
         let Checkpoint {
             reference,
             manifest,
@@ -129,12 +129,12 @@ impl QuorateSession {
                 subject: Subject::Work,
                 presented,
                 ..
-            }) => work_lost(session_id, &super::work::claim_id(*presented)),
+            }) => work_lost(session_id, &claims::WORK.id(*presented)),
             Some(Refusal::Fenced {
                 subject: Subject::Input,
                 presented,
                 ..
-            }) => inputs_lost(session_id, &super::inputs::claim_id(*presented)),
+            }) => inputs_lost(session_id, &claims::INPUTS.id(*presented)),
             _ => under_lease("commit", session_id, &error),
         }
     }
@@ -217,7 +217,7 @@ fn usage_of(commit: &RuntimeCommit) -> Result<Vec<UsageDelta>> {
 fn work_done(commit: &RuntimeCommit) -> Result<Vec<Settlement<u64>>> {
     let settle = |done: &QueuedWorkCompletion| {
         let lost = || work_lost(&done.session_id, &done.claim_id);
-        let claim = work_claim(&done.claim_id, &done.lease_token);
+        let claim = claims::WORK.named(&done.claim_id, &done.lease_token);
         let claim = claim.filter(|_| done.session_id == commit.session_id);
         let numbers = done.batch_ids.iter().map(|id| batch_number(id));
         Ok(Settlement {
@@ -232,7 +232,7 @@ fn work_done(commit: &RuntimeCommit) -> Result<Vec<Settlement<u64>>> {
 fn inputs_done(commit: &RuntimeCommit) -> Result<Vec<Settlement<Name>>> {
     let settle = |done: &TurnInputCompletion| {
         let lost = || inputs_lost(&done.session_id, &done.claim_id);
-        let claim: Option<ClaimRef> = input_claim(&done.claim_id, &done.lease_token);
+        let claim = claims::INPUTS.named(&done.claim_id, &done.lease_token);
         let claim = claim.filter(|_| done.session_id == commit.session_id);
         let ids = done.input_ids.iter().map(|id| name("input id", id));
         Ok(Settlement {

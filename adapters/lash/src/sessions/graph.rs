@@ -24,8 +24,25 @@ const STAGED_BYTES: usize = 1 << 20;
 /// What becomes of the graph, and what is known of it if the commit is done.
 pub(super) struct Plan {
     pub(super) delta: GraphDelta,
-    /// Hashes of all nodes of the new graph, as far as this handle knows them.
+    pub(super) result: Planned,
+}
+
+/// What the graph is after the commit, as far as this handle knows it.
+pub(super) struct Planned {
+    /// Hashes of all nodes, if all are known.
     nodes: Option<Vec<BlobHash>>,
+    /// The graph that these hashes build on, and its rewriting: nobody but the cluster knows
+    /// whether nodes that are appended come behind those. None if the commit itself makes sure.
+    on: Option<(GraphId, u64)>,
+}
+
+impl Planned {
+    fn whole(nodes: Vec<BlobHash>) -> Self {
+        Self {
+            nodes: Some(nodes),
+            on: None,
+        }
+    }
 }
 
 /// A node as it is stored.
@@ -76,7 +93,11 @@ impl QuorateSession {
 
     fn appended(&self, nodes: &[SessionNodeRecord], bodies: &mut Bodies) -> Result<Plan> {
         check_count(nodes.len())?;
-        let mut known = self.known(|known| known.graph.as_ref().map(|graph| graph.nodes.clone()));
+        let known = self.known(|known| {
+            let graph = known.graph.as_ref()?;
+            Some((graph.nodes.clone(), (graph.id, graph.rewritten)))
+        });
+        let (mut known, on) = known.unzip();
         let mut new = Vec::with_capacity(nodes.len());
         for node in nodes {
             let Encoded { bytes, hash } = encode(node)?;
@@ -87,7 +108,7 @@ impl QuorateSession {
         }
         Ok(Plan {
             delta: GraphDelta::Append(new),
-            nodes: known,
+            result: Planned { nodes: known, on },
         })
     }
 
@@ -122,7 +143,7 @@ impl QuorateSession {
                 from: from as u64,
                 nodes: new,
             },
-            nodes: Some(hashes),
+            result: Planned::whole(hashes),
         }))
     }
 
@@ -133,6 +154,7 @@ impl QuorateSession {
         nodes: &[SessionNodeRecord],
         bodies: &mut Bodies,
     ) -> Result<Plan> {
+        check_names(nodes)?;
         let staged = !fit(nodes, bodies.room() / 2)?;
         let mut staging = Staging::new(self, session);
         let mut hashes = Vec::with_capacity(nodes.len());
@@ -149,15 +171,16 @@ impl QuorateSession {
         let staged = staging.finish().await?;
         Ok(Plan {
             delta: GraphDelta::Replace { staged, nodes: new },
-            nodes: Some(hashes),
+            result: Planned::whole(hashes),
         })
     }
 
     /// Remembers the graph that a commit has made.
-    pub(super) fn keep_graph(&self, plan: Plan, graph: Option<(GraphId, Graph)>) {
+    pub(super) fn keep_graph(&self, planned: Planned, graph: Option<(GraphId, Graph)>) {
         let whole = |(id, row): (GraphId, Graph)| {
-            let nodes = plan.nodes?;
-            let same = row.tombstones == 0 && row.nodes == nodes.len() as u64;
+            let nodes = planned.nodes?;
+            let built_on = planned.on.is_none_or(|on| on == (id, row.rewritten));
+            let same = built_on && row.tombstones == 0 && row.nodes == nodes.len() as u64;
             same.then_some(KnownGraph {
                 id,
                 rewritten: row.rewritten,
@@ -170,6 +193,16 @@ impl QuorateSession {
             None => known.graph = None,
         });
     }
+}
+
+/// Refuses what is no name before a part of the graph is stored.
+fn check_names(nodes: &[SessionNodeRecord]) -> Result<()> {
+    for node in nodes {
+        name("node id", &node.node_id)?;
+        let parent = node.parent_node_id.as_deref();
+        parent.map(|id| name("parent node id", id)).transpose()?;
+    }
+    Ok(())
 }
 
 /// Whether so many nodes of that size go into one command.

@@ -7,33 +7,18 @@ use lash_core::{
     StoreError, TurnInput, TurnInputCheckpointBoundary, TurnInputClaim, TurnInputClaimMode,
     TurnInputIngress, TurnInputState,
 };
+use quorate_statemachine::FencingToken;
 use quorate_statemachine::limits::SESSION_BATCH_MAX;
 use quorate_statemachine::session::{
-    AbandonInputs, CancelInputs, CancelInputsFrom, CancelOutcome, CancelTarget, ClaimInputs,
-    ClaimRef, Input, InputMode, InputPushed, InputState, InputView, Inputs, PushInput, SessionRef,
+    AbandonInputs, CancelInputs, CancelInputsFrom, CancelOutcome, CancelTarget, ClaimInputs, Input,
+    InputMode, InputPushed, InputState, InputView, Inputs, PushInput, SessionRef,
 };
-use quorate_statemachine::{FencingToken, LeaseToken};
 
-use super::QuorateSession;
 use super::bodies::{Bodies, from_bytes, to_bytes};
 use super::error::{Result, backend, lease_lost, name, under_lease};
-use super::lease::{identity_of, is_dead, owner_of};
-use crate::builder::FencingTokens;
+use super::lease::{identity_of, owner_of};
+use super::{QuorateSession, claims};
 use crate::lease::new_proof;
-
-const CLAIM: &str = "tic:";
-
-pub(super) fn claim_id(token: FencingToken) -> String {
-    format!("{CLAIM}{token}")
-}
-
-/// The claim that lash names; none if it is none of this store's.
-pub(super) fn input_claim(claim_id: &str, lease_token: &str) -> Option<ClaimRef> {
-    Some(ClaimRef {
-        fencing_token: claim_id.strip_prefix(CLAIM)?.parse().ok()?,
-        lease_token: LeaseToken::parse(lease_token).ok()?,
-    })
-}
 
 impl QuorateSession {
     pub(super) async fn push_input(
@@ -179,7 +164,7 @@ impl QuorateSession {
         let claim = claimed.claim;
         Ok(Some(TurnInputClaim {
             session_id: session_id.to_owned(),
-            claim_id: claim_id(claim.fencing_token),
+            claim_id: claims::INPUTS.id(claim.fencing_token),
             owner: owner.clone(),
             lease_token: claim.lease_token.as_str().to_owned(),
             fencing_token: self.shown(claim.fencing_token, epoch),
@@ -190,13 +175,6 @@ impl QuorateSession {
         }))
     }
 
-    fn shown(&self, token: FencingToken, epoch: u64) -> u64 {
-        match self.inner.shared.tokens {
-            FencingTokens::LogIndex => token,
-            FencingTokens::Epoch => epoch,
-        }
-    }
-
     /// See [`Self::dead_claims_of_work`].
     async fn dead_claims_of_inputs(
         &self,
@@ -204,7 +182,7 @@ impl QuorateSession {
         session_id: &str,
         claimant: &LeaseOwnerIdentity,
     ) -> Result<Vec<FencingToken>> {
-        if claimant.liveness == Default::default() {
+        if !claims::can_tell_who_died(claimant) {
             return Ok(Vec::new());
         }
         let asked = Inputs {
@@ -218,16 +196,13 @@ impl QuorateSession {
         let page = self.client().session_inputs(asked).await;
         let page = page.map_err(|error| backend("reading turn inputs", &error))?;
         let rows = page.map(|page| page.rows).unwrap_or_default();
-        let claims = rows.into_iter().filter_map(|view| view.input.claim);
-        let dead = claims.filter(|claim| is_dead(&claim.owner, claimant));
-        let mut dead: Vec<_> = dead.map(|claim| claim.fencing_token).collect();
-        dead.dedup();
-        Ok(dead)
+        let held = rows.into_iter().filter_map(|view| view.input.claim);
+        Ok(claims::of_the_dead(held, claimant))
     }
 
     pub(super) async fn abandon_inputs(&self, claim: &TurnInputClaim) -> Result<()> {
         // What this store never gave out it has not to take back.
-        let Some(reference) = input_claim(&claim.claim_id, &claim.lease_token) else {
+        let Some(reference) = claims::INPUTS.named(&claim.claim_id, &claim.lease_token) else {
             return Ok(());
         };
         if claim.inputs.is_empty() {
@@ -345,7 +320,7 @@ impl QuorateSession {
         let token = claim.map(|claim| claim.fencing_token).unwrap_or_default();
         Ok(PendingTurnInputClaimDiagnostics {
             state,
-            claim_id: claim.map(|claim| claim_id(claim.fencing_token)),
+            claim_id: claim.map(|claim| claims::INPUTS.id(claim.fencing_token)),
             claim_owner: owner,
             claim_expires_at_ms: claim.map(|claim| claim.expires_at.0),
             claim_fencing_token: self.shown(token, input.claims),

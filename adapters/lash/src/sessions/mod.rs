@@ -15,6 +15,7 @@ use known::Known;
 
 mod bodies;
 mod checkpoint;
+mod claims;
 mod commit;
 mod error;
 mod factory;

@@ -14,14 +14,13 @@ use quorate_statemachine::session::{
     AbandonWork, CancelWork, ClaimRef, ClaimWork, ClaimedWork, PushWork, RenewWork, SessionRef,
     WorkChoice, WorkClass, WorkList, WorkPushed, WorkView,
 };
-use quorate_statemachine::{FencingToken, LeaseToken, Refusal, Timestamp};
+use quorate_statemachine::{FencingToken, InvalidArgument, Refusal, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::QuorateSession;
 use super::bodies::{Bodies, from_bytes, to_bytes};
 use super::error::{Result, backend, invalid, lease_lost, name, under_lease, work_lost};
-use super::lease::{is_dead, owner_of};
-use crate::builder::FencingTokens;
+use super::lease::owner_of;
+use super::{QuorateSession, claims};
 use crate::lease::new_proof;
 
 /// What a piece of work holds.
@@ -35,23 +34,10 @@ struct Body {
 }
 
 const BATCH: &str = "qwb:";
-const CLAIM: &str = "qwc:";
-
-pub(super) fn claim_id(token: FencingToken) -> String {
-    format!("{CLAIM}{token}")
-}
 
 /// The number of a batch; none if it is no batch of this store's.
 pub(super) fn batch_number(batch_id: &str) -> Option<u64> {
     batch_id.strip_prefix(BATCH)?.parse().ok()
-}
-
-/// The claim that lash names; none if it is none of this store's.
-pub(super) fn work_claim(claim_id: &str, lease_token: &str) -> Option<ClaimRef> {
-    Some(ClaimRef {
-        fencing_token: claim_id.strip_prefix(CLAIM)?.parse().ok()?,
-        lease_token: LeaseToken::parse(lease_token).ok()?,
-    })
 }
 
 impl QuorateSession {
@@ -160,28 +146,24 @@ impl QuorateSession {
         let epoch = work.first().map_or(0, |view| view.work.claims);
         Ok(Some(QueuedWorkClaim {
             session_id: session_id.to_owned(),
-            claim_id: claim_id(claim.fencing_token),
+            claim_id: claims::WORK.id(claim.fencing_token),
             owner: owner.clone(),
             lease_token: claim.lease_token.as_str().to_owned(),
-            fencing_token: match self.inner.shared.tokens {
-                FencingTokens::LogIndex => claim.fencing_token,
-                FencingTokens::Epoch => epoch,
-            },
+            fencing_token: self.shown(claim.fencing_token, epoch),
             claimed_at_epoch_ms: claim.claimed_at.0,
             expires_at_epoch_ms: claim.expires_at.0,
             batches,
         }))
     }
 
-    /// Claims of owners that have died, as far as the claimant can know: only one that names a
-    /// process of its host can, so that others are spared the read.
+    /// Claims of owners that have died, as far as the claimant can know.
     async fn dead_claims_of_work(
         &self,
         session: &SessionRef,
         session_id: &str,
         claimant: &LeaseOwnerIdentity,
     ) -> Result<Vec<FencingToken>> {
-        if claimant.liveness == Default::default() {
+        if !claims::can_tell_who_died(claimant) {
             return Ok(Vec::new());
         }
         let work = WorkList {
@@ -194,11 +176,8 @@ impl QuorateSession {
         let page = self.client().session_work(work).await;
         let page = page.map_err(|error| backend("reading queued work", &error))?;
         let rows = page.map(|page| page.rows).unwrap_or_default();
-        let claims = rows.into_iter().filter_map(|view| view.work.claim);
-        let dead = claims.filter(|claim| is_dead(&claim.owner, claimant));
-        let mut dead: Vec<_> = dead.map(|claim| claim.fencing_token).collect();
-        dead.dedup();
-        Ok(dead)
+        let held = rows.into_iter().filter_map(|view| view.work.claim);
+        Ok(claims::of_the_dead(held, claimant))
     }
 
     pub(super) async fn renew_work(
@@ -300,7 +279,7 @@ impl QuorateSession {
 
 /// The claim that lash names, and the work that it took.
 fn named(claim: &QueuedWorkClaim) -> Option<(ClaimRef, Vec<u64>)> {
-    let reference = work_claim(&claim.claim_id, &claim.lease_token)?;
+    let reference = claims::WORK.named(&claim.claim_id, &claim.lease_token)?;
     let numbers = claim.batches.iter();
     let numbers = numbers.map(|batch| batch_number(&batch.batch_id));
     Some((reference, numbers.collect::<Option<_>>()?))
@@ -319,10 +298,8 @@ pub(super) fn exactly(
     boundary: QueuedWorkClaimBoundary,
     batch_ids: &[String],
 ) -> Result<Option<WorkChoice>> {
-    let limit = |invalid_count| invalid(invalid_count);
     let (count, max) = (batch_ids.len() as u64, SESSION_BATCH_MAX as u64);
-    quorate_statemachine::InvalidArgument::check_count("batch_ids", count, 0, max)
-        .map_err(limit)?;
+    InvalidArgument::check_count("batch_ids", count, 0, max).map_err(invalid)?;
     let numbers: Option<Vec<u64>> = batch_ids.iter().map(|id| batch_number(id)).collect();
     // A batch that is not this store's is not at the front of anything.
     Ok(numbers

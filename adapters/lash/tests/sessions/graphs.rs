@@ -98,6 +98,51 @@ async fn a_changed_or_hidden_node_is_not_taken_for_the_known_one() -> Result {
     Ok(())
 }
 
+/// Nodes that are appended come behind what is there, and that need not be what the handle knows.
+#[tokio::test]
+async fn what_another_handle_put_under_an_append_is_not_taken_for_the_known_graph() -> Result {
+    let (_dir, node) = node().await?;
+    let one = store(&node.client(), "under");
+    let lease = lease(&one, &opaque("a")).await?;
+    let own = chain(3, "own");
+    let append = |id: &str| {
+        let mut commit = whole(&lease, Vec::new());
+        commit.graph = GraphCommitDelta::Append {
+            nodes: vec![node_of(id, Some("n2"), "own")],
+            leaf_node_id: None,
+        };
+        commit
+    };
+    one.commit_runtime_state(whole(&lease, own.clone())).await?;
+    // Another graph of as many nodes, and a node of the same graph in another form.
+    for (id, others) in [("n3", chain(3, "other")), ("n4", own.clone())] {
+        let other = store(&node.client(), "under");
+        if id == "n3" {
+            other.commit_runtime_state(whole(&lease, others)).await?;
+        } else {
+            let mut commit = whole(&lease, Vec::new());
+            commit.graph = GraphCommitDelta::Append {
+                nodes: vec![node_of("n1", Some("n0"), "other")],
+                leaf_node_id: None,
+            };
+            other.commit_runtime_state(commit).await?;
+        }
+        one.commit_runtime_state(append(id)).await?;
+        let mut all = own.clone();
+        all.push(node_of(id, Some("n2"), "own"));
+        one.commit_runtime_state(whole(&lease, all)).await?;
+        let read = one.load_node("n1").await?.ok_or("it is there")?;
+        assert_eq!(
+            serde_json::to_value(&read)?,
+            serde_json::to_value(&own[1])?,
+            "the whole graph that was given is the graph"
+        );
+        one.commit_runtime_state(whole(&lease, own.clone())).await?;
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_is_large_goes_beside_the_commands_and_is_collected() -> Result {
     let (_dir, node) = node().await?;
