@@ -224,7 +224,12 @@ impl Client {
 /// encoded to know that it fits.
 fn size(command: &Command) -> usize {
     match &command.action {
-        Action::Composite(_) | Action::Session(_) => command.encode().len(),
+        Action::Composite(_)
+        | Action::Session(
+            session::Command::PutBlobs(_)
+            | session::Command::StageNodes(_)
+            | session::Command::Commit(_),
+        ) => command.encode().len(),
         _ => 0,
     }
 }

@@ -186,6 +186,15 @@ impl Cluster {
         .await
     }
 
+    /// Kills the leader, waits until another one leads, and brings the killed one back.
+    pub async fn hurt(&mut self) -> Result<()> {
+        let leader = self.leader().await?;
+        self.nodes[leader].kill()?;
+        self.leader().await?;
+        self.nodes[leader].start()?;
+        self.caught_up(leader).await.map(drop)
+    }
+
     /// Where clients reach the nodes that run.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {

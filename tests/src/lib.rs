@@ -23,3 +23,10 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod wait;
+
+/// How large a test is: what the environment variable says, for the long form, or the default.
+#[must_use]
+pub fn long_form(variable: &str, default: usize) -> usize {
+    let set = std::env::var(variable).ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(default)
+}

@@ -12,7 +12,8 @@ use lash_core::{
     ProcessProvenance, ProcessRegistration, ProcessRegistry,
 };
 use quorate_lash::QuorateProcesses;
-use quorate_tests::cluster::{Cluster, Options, scenario};
+use quorate_tests::cluster::{Options, scenario};
+use quorate_tests::long_form;
 use quorate_tests::wait::PATIENCE;
 use serde_json::json;
 
@@ -60,15 +61,6 @@ fn output() -> ProcessAwaitOutput {
     }
 }
 
-/// Kills the leader, waits until another one leads, and brings the killed one back.
-async fn hurt(cluster: &mut Cluster) -> Result<()> {
-    let leader = cluster.leader().await?;
-    cluster.nodes[leader].kill()?;
-    cluster.leader().await?;
-    cluster.nodes[leader].start()?;
-    cluster.caught_up(leader).await.map(drop)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_suite_of_lash_passes_on_three_nodes() -> Result<()> {
     scenario(Options::new(NODE, 3), async |cluster| {
@@ -95,7 +87,7 @@ async fn the_suite_of_lash_passes_while_leaders_are_killed() -> Result<()> {
             }
         });
         for _ in 0..KILLS {
-            hurt(cluster).await?;
+            cluster.hurt().await?;
         }
         over.store(true, Ordering::Relaxed);
         let passed: usize = suites.await.context("the suite failed")?;
@@ -106,15 +98,13 @@ async fn the_suite_of_lash_passes_while_leaders_are_killed() -> Result<()> {
 }
 
 /// `LASH_PROCESSES` and `LASH_EVENTS` are the long form: 1000 and 100.
-fn size(variable: &str, default: usize) -> usize {
-    let set = std::env::var(variable).ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn events_of_many_writers_have_no_gap_and_no_duplicate() -> Result<()> {
     const WRITERS: usize = 16;
-    let (processes, events) = (size("LASH_PROCESSES", 40), size("LASH_EVENTS", 48));
+    let (processes, events) = (
+        long_form("LASH_PROCESSES", 40),
+        long_form("LASH_EVENTS", 48),
+    );
     scenario(Options::new(NODE, 3), async |cluster| {
         let shared = registry(&cluster.endpoints(), "many");
         for number in 0..processes {
@@ -126,7 +116,7 @@ async fn events_of_many_writers_have_no_gap_and_no_duplicate() -> Result<()> {
             tokio::spawn(write(registry, writer, WRITERS, processes, events))
         });
         let writers: Vec<_> = writers.collect();
-        hurt(cluster).await?;
+        cluster.hurt().await?;
         for written in try_join_all(writers).await? {
             written?;
         }
@@ -202,7 +192,7 @@ async fn what_dead_workers_left_is_recovered_once() -> Result<()> {
             tokio::spawn(sweep(registry, name))
         };
         let sweepers = [sweeper("one"), sweeper("two"), sweeper("three")];
-        hurt(cluster).await?;
+        cluster.hurt().await?;
         let mut done = 0;
         for swept in try_join_all(sweepers).await? {
             done += swept?;
@@ -285,13 +275,13 @@ async fn a_wait_lives_through_the_death_of_its_node() -> Result<()> {
             })
         });
         let waiters: Vec<_> = waiters.collect();
-        hurt(cluster).await?;
+        cluster.hurt().await?;
         let writer = registry(&cluster.endpoints(), "waits");
         for number in 0..WAITERS {
             let event = ProcessEventAppendRequest::new("note", json!(number));
             writer.append_event(&number.to_string(), event).await?;
         }
-        hurt(cluster).await?;
+        cluster.hurt().await?;
         for number in 0..WAITERS {
             writer
                 .complete_process(&number.to_string(), output())

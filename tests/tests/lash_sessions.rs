@@ -29,7 +29,8 @@ use quorate_client::{
     WatchWhat,
 };
 use quorate_lash::{FencingTokens, QuorateSession, QuorateSessions};
-use quorate_tests::cluster::{Cluster, Options, scenario};
+use quorate_tests::cluster::{Options, scenario};
+use quorate_tests::long_form;
 use quorate_tests::wait::{PATIENCE, until};
 use serde_json::json;
 
@@ -69,15 +70,6 @@ fn fresh(endpoints: Vec<String>) -> impl Fn() -> ReopenableRuntimePersistence {
             reopen: handle(),
         }
     }
-}
-
-/// Kills the leader, waits until another one leads, and brings the killed one back.
-async fn hurt(cluster: &mut Cluster) -> Result<()> {
-    let leader = cluster.leader().await?;
-    cluster.nodes[leader].kill()?;
-    cluster.leader().await?;
-    cluster.nodes[leader].start()?;
-    cluster.caught_up(leader).await.map(drop)
 }
 
 /// On one thread, which the manifest's methods block.
@@ -122,7 +114,7 @@ async fn the_suite_of_sessions_passes_while_leaders_are_killed() -> Result<()> {
             }
         });
         for _ in 0..KILLS {
-            hurt(cluster).await?;
+            cluster.hurt().await?;
         }
         over.store(true, Ordering::Relaxed);
         let passed: usize = suites.await.context("the suite failed")?;
@@ -258,15 +250,10 @@ fn input(turn: usize) -> PendingTurnInputDraft {
 }
 
 /// `LASH_TURNS` is the long form: 400.
-fn size(variable: &str, default: usize) -> usize {
-    let set = std::env::var(variable).ok();
-    set.and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_turn_is_committed_once_when_replies_are_lost() -> Result<()> {
     const SESSIONS: usize = 12;
-    let turns = size("LASH_TURNS", 60);
+    let turns = long_form("LASH_TURNS", 60);
     scenario(Options::new(NODE, 3), async |cluster| {
         let cuts = Arc::new(AtomicUsize::new(0));
         let running = (0..SESSIONS).map(|number| {
@@ -278,7 +265,7 @@ async fn every_turn_is_committed_once_when_replies_are_lost() -> Result<()> {
             tokio::spawn(async move { talk.run(turns).await })
         });
         let running: Vec<_> = running.collect();
-        hurt(cluster).await?;
+        cluster.hurt().await?;
         for ran in try_join_all(running).await? {
             ran?;
         }
@@ -477,7 +464,10 @@ async fn nothing_of_a_runtime_that_was_paused_past_its_lease_lands() -> Result<(
 /// `LASH_NODES` and `LASH_NODE_BYTES` are the long form: 100000 and 2560, 256 MB.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_session_is_committed_loaded_and_moved_to_a_new_member() -> Result<()> {
-    let (count, bytes) = (size("LASH_NODES", 9_000), size("LASH_NODE_BYTES", 2_560));
+    let (count, bytes) = (
+        long_form("LASH_NODES", 9_000),
+        long_form("LASH_NODE_BYTES", 2_560),
+    );
     scenario(Options::new(NODE, 3), async |cluster| {
         let store = store(&cluster.endpoints(), "large");
         let lease = lease(&store, &owner("a")).await?;

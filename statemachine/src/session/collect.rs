@@ -1,10 +1,8 @@
 //! Collect: remove blobs that nothing refers to, before their time.
 
-use std::ops::ControlFlow;
-
 use serde::{Deserialize, Serialize};
 
-use super::{SessionRef, blobs};
+use super::{SessionRef, blobs, garbage};
 use crate::command::Validate;
 use crate::limits::{REMOVAL_BYTES_MAX, REMOVALS_MAX};
 use crate::refusal::{Failure, InvalidArgument};
@@ -43,15 +41,8 @@ impl Validate for Collect {
 impl Collect {
     pub(super) fn apply(&self, tx: &mut Transaction<'_>) -> Result<Collected, Failure> {
         let mut session = self.session.require(tx)?;
-        let (from, to) = session_range::<SessionLooseBlobs>(session.id);
-        let mut keys = Vec::new();
-        tx.scan(&from, &to, &mut |key, ()| {
-            keys.push(key.to_vec());
-            if keys.len() == REMOVALS_MAX {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
+        let loose = session_range::<SessionLooseBlobs>(session.id);
+        let keys = garbage::first_keys(tx, &loose, &[], REMOVALS_MAX)?;
         let (mut removed, mut bytes) = (0, 0);
         for key in &keys {
             bytes += blobs::remove(tx, &mut session, blob_of(key)?)?;

@@ -143,7 +143,7 @@ fn remove_nodes(
 }
 
 /// Keys of a range behind `after`, `limit` at most.
-fn first_keys<T: Table>(
+pub(super) fn first_keys<T: Table>(
     tx: &Transaction<'_>,
     range: &Range<T>,
     after: &[u8],

@@ -156,6 +156,17 @@ pub struct LaneClaim {
 }
 
 impl LaneClaim {
+    /// A claim that this entry makes.
+    fn new(ctx: &Context, owner: &Owner, lease_token: &LeaseToken, ttl_ms: u64) -> Self {
+        Self {
+            owner: owner.clone(),
+            lease_token: lease_token.clone(),
+            fencing_token: ctx.fencing_token(),
+            claimed_at: ctx.now,
+            expires_at: ctx.now.plus(ttl_ms),
+        }
+    }
+
     /// Whether it keeps others out at `now`.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {

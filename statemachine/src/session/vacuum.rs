@@ -4,13 +4,14 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Session, SessionRef, graph, input};
+use super::{Session, SessionRef, garbage, graph, input};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::limits::REMOVALS_MAX;
 use crate::refusal::{Broken, Failure, InvalidArgument};
 use crate::tables::{
-    SessionEndedInputs, SessionHeads, SessionTombstones, number_of, session_one_key, session_range,
+    SessionEndedInputs, SessionHeads, SessionTombstones, graph_key, number_of, session_one_key,
+    session_range,
 };
 use crate::transaction::Transaction;
 
@@ -69,21 +70,9 @@ fn remove_nodes(
     let Some(head) = tx.get(&session_one_key::<SessionHeads>(session.id))? else {
         return Ok((0, 0));
     };
-    let (from, to) = session_range::<SessionTombstones>(session.id);
-    let (from, to) = (from.number(head.graph.0), to);
-    let end = from.clone().end();
-    let mut keys = Vec::new();
-    tx.scan(
-        &from,
-        if end.bytes() < to.bytes() { &end } else { &to },
-        &mut |key, ()| {
-            keys.push(key.to_vec());
-            if keys.len() == REMOVALS_MAX {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        },
-    )?;
+    let from = graph_key::<SessionTombstones>(session.id, head.graph);
+    let to = from.clone().end();
+    let keys = garbage::first_keys(tx, &(from, to), &[], REMOVALS_MAX)?;
     let mut row = graph::of_head(tx, session, head.graph)?;
     for key in &keys {
         graph::remove_node(tx, ctx, session, head.graph, number_of(key)?)?;

@@ -79,13 +79,7 @@ impl ClaimInputs {
             room -= u32::from(takes);
             takes
         })?;
-        let claim = LaneClaim {
-            owner: self.owner.clone(),
-            lease_token: self.lease_token.clone(),
-            fencing_token: ctx.fencing_token(),
-            claimed_at: ctx.now,
-            expires_at: ctx.now.plus(self.ttl_ms),
-        };
+        let claim = LaneClaim::new(ctx, &self.owner, &self.lease_token, self.ttl_ms);
         let (mut inputs, mut bytes) = (Vec::with_capacity(free.len()), 0);
         for mut input in free {
             input.claims += 1;

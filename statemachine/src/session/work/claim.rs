@@ -103,13 +103,7 @@ impl ClaimWork {
         if taken.is_empty() {
             return Ok(None);
         }
-        let claim = LaneClaim {
-            owner: self.owner.clone(),
-            lease_token: self.lease_token.clone(),
-            fencing_token: ctx.fencing_token(),
-            claimed_at: ctx.now,
-            expires_at: ctx.now.plus(self.ttl_ms),
-        };
+        let claim = LaneClaim::new(ctx, &self.owner, &self.lease_token, self.ttl_ms);
         let mut claimed = Vec::with_capacity(taken.len());
         for WorkView { mut work, body } in taken {
             work.claims += 1;
