@@ -25,6 +25,10 @@ const LONGEST_DELAY: Duration = Duration::from_millis(200);
 /// that; but no less than this, which is long enough for a slow disk and a quorum.
 const SHORTEST_TRY: Duration = Duration::from_secs(1);
 
+/// With less time than this, or than a quarter of all there was, no further try begins: cut off
+/// before its answer, it would turn a certain refusal into an unknown outcome.
+const LEAST_TRY: Duration = Duration::from_millis(200);
+
 /// Delays that double from 5 ms to 200 ms, each drawn between half and all of it: callers that lost
 /// the same leader do not come back together.
 #[derive(Debug)]
@@ -231,15 +235,17 @@ pub(crate) async fn read(
 
 /// What the tries so far came to.
 pub(crate) struct Failures {
-    deadline: Instant,
+    /// No try begins later.
+    last_start: Instant,
     backoff: Backoff,
     may_have_happened: bool,
 }
 
 impl Failures {
     pub(crate) fn new(deadline: Instant) -> Self {
+        let time = deadline.saturating_duration_since(Instant::now());
         Self {
-            deadline,
+            last_start: deadline - LEAST_TRY.min(time / 4),
             backoff: Backoff::new(),
             may_have_happened: false,
         }
@@ -254,7 +260,7 @@ impl Failures {
         }
         let asked = Duration::from_millis(retry_after_ms(&error)).min(LONGEST_DELAY);
         let delay = self.backoff.next_delay().max(asked);
-        if Instant::now() + delay >= self.deadline {
+        if Instant::now() + delay >= self.last_start {
             return Err(self.last_word(error));
         }
         sleep(delay).await;

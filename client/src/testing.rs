@@ -42,6 +42,8 @@ pub enum Fault {
     Hang,
     /// Executed after this long.
     Delay(Duration),
+    /// Not executed, and said after this long: there is no leader.
+    Refuse(Duration),
 }
 
 /// The cluster. Clones are the same one.
@@ -203,6 +205,10 @@ impl MemoryTransport {
             Some(Fault::Delay(delay)) => {
                 sleep(delay).await;
                 Ok(self.propose(&command))
+            }
+            Some(Fault::Refuse(delay)) => {
+                sleep(delay).await;
+                Err(no_leader())
             }
         }
     }

@@ -231,6 +231,36 @@ async fn what_may_have_happened_is_said_even_if_the_last_try_did_not() {
     assert_eq!(error.code(), "outcome_unknown");
 }
 
+/// Refusals that take 150 ms each: the last of them would not be there before the deadline, and an
+/// answer that is not there says less than the refusal before it.
+#[tokio::test(start_paused = true)]
+async fn a_last_try_too_short_for_an_answer_does_not_make_a_refusal_doubtful() {
+    for timeout_ms in 1_000..1_100 {
+        let (cluster, client) = cluster();
+        let client = client.with_timeout(Duration::from_millis(timeout_ms));
+        cluster.fail_next([Fault::Refuse(Duration::from_millis(150)); 100]);
+        let error = client
+            .queue("q")
+            .expect("a name")
+            .push("a")
+            .send()
+            .await
+            .expect_err("no leader");
+        assert_eq!(error.code(), "unavailable", "{timeout_ms} ms: {error}");
+        assert!(!error.may_have_happened(), "{timeout_ms} ms: {error}");
+    }
+}
+
+/// A deadline shorter than the least time of a try is not a reason to try once only.
+#[tokio::test(start_paused = true)]
+async fn a_short_deadline_still_has_more_than_one_try() {
+    let (cluster, client) = cluster();
+    let client = client.with_timeout(Duration::from_millis(150));
+    cluster.fail_next([Fault::NoLeader; 2]);
+    let pushed = client.queue("q").expect("a name").push("a").send().await;
+    assert!(pushed.is_ok(), "{pushed:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_never_answers_costs_only_a_share_of_the_time() {
     let (cluster, client) = cluster();
