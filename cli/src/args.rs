@@ -9,15 +9,19 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
 
+pub mod alarm;
 pub mod bench;
+pub mod cluster;
 pub mod dev;
 pub mod lease;
 pub mod lock;
 pub mod member;
+pub mod offline;
 pub mod process;
 pub mod queue;
 pub mod serve;
 pub mod session;
+pub mod upgrade;
 
 /// Leases, queues and process records that survive the loss of nodes.
 #[derive(Debug, Parser)]
@@ -170,6 +174,12 @@ pub enum Command {
     Status,
     /// Commit a proposal through every endpoint and print how long it took
     Health,
+    /// The cluster as a whole: make one of nodes that are blank
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
+    /// Alarms: what the members say an operator should look at
+    #[command(subcommand)]
+    Alarm(alarm::Verb),
     /// Members of the cluster: list, add, promote, remove, hand leadership over
     #[command(subcommand)]
     Member(member::Verb),
@@ -190,6 +200,12 @@ pub enum Command {
     Session(session::Verb),
     /// Compare the state digests of all members at one log index
     Verify,
+    /// Which commands the cluster may use while its members run different builds
+    #[command(subcommand)]
+    Upgrade(upgrade::Verb),
+    /// Look into the data directory of a stopped node
+    #[command(subcommand)]
+    Offline(offline::Verb),
     /// Measure: operations per second and latency
     Bench(bench::Bench),
     /// Print a completion script for a shell

@@ -1,15 +1,16 @@
 //! For operators: how nodes are, and who is a member.
 //!
 //! Calls go to one endpoint after the other until one can be reached; a node that is not the leader
-//! passes on what only the leader can do. A call that may have been done is not sent again: look at
-//! [`Admin::members`] and decide.
+//! passes on what only the leader can do. A change that was certainly not done, as one that meets an
+//! election or a new node that does not listen yet, is tried again until its time is over. A call
+//! that may have been done is not sent again: look at [`Admin::members`] and decide.
 
 use std::time::Duration;
 
 use quorate_rpc::v1::cluster_client::ClusterClient;
 use quorate_rpc::{NodeError, frame, v1};
 use quorate_statemachine::InvalidArgument;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -17,8 +18,12 @@ use crate::client::DEFAULT_TIMEOUT;
 use crate::error::ClientError;
 use crate::remote::checked_endpoints;
 use crate::remote::connection::endpoint;
+use crate::retry::Failures;
 
-pub use quorate_rpc::v1::{AddMemberRequest, Digest, Member, MemberChange, MemberList, NodeStatus};
+pub use quorate_rpc::v1::{
+    AddMemberRequest, Alarm, Digest, FoundClusterReply, Member, MemberChange, MemberList,
+    NodeStatus,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -64,7 +69,7 @@ impl Admin {
 
     /// How the node at `address` is.
     pub async fn status_of(&self, address: &str) -> Result<NodeStatus, ClientError> {
-        let one = self.only(address);
+        let one = self.at(address);
         one.status().await
     }
 
@@ -75,9 +80,18 @@ impl Admin {
             .await
     }
 
+    /// Makes the blank node at `address` the founder of a new cluster. Look first whether the nodes
+    /// that shall belong to it are blank as well.
+    pub async fn found_cluster(&self, address: &str) -> Result<FoundClusterReply, ClientError> {
+        let request = v1::FoundClusterRequest {};
+        let one = self.at(address);
+        one.call(async |mut node: Cluster| node.found_cluster(request).await)
+            .await
+    }
+
     /// Takes a blank node in as a learner; promotes it when it has caught up if asked to.
     pub async fn add_member(&self, request: AddMemberRequest) -> Result<MemberChange, ClientError> {
-        self.call(async |mut node: Cluster| node.add_member(request.clone()).await)
+        self.change(async |mut node: Cluster| node.add_member(request.clone()).await)
             .await
     }
 
@@ -88,14 +102,14 @@ impl Admin {
         dry_run: bool,
     ) -> Result<MemberChange, ClientError> {
         let request = v1::MemberRequest { id, dry_run };
-        self.call(async |mut node: Cluster| node.promote_member(request).await)
+        self.change(async |mut node: Cluster| node.promote_member(request).await)
             .await
     }
 
     /// Takes a member out.
     pub async fn remove_member(&self, id: u64, dry_run: bool) -> Result<MemberChange, ClientError> {
         let request = v1::MemberRequest { id, dry_run };
-        self.call(async |mut node: Cluster| node.remove_member(request).await)
+        self.change(async |mut node: Cluster| node.remove_member(request).await)
             .await
     }
 
@@ -107,7 +121,7 @@ impl Admin {
     ) -> Result<MemberChange, ClientError> {
         let id = to.unwrap_or(0);
         let request = v1::MemberRequest { id, dry_run };
-        self.call(async |mut node: Cluster| node.transfer_leader(request).await)
+        self.change(async |mut node: Cluster| node.transfer_leader(request).await)
             .await
     }
 
@@ -121,15 +135,33 @@ impl Admin {
     ) -> Result<Digest, ClientError> {
         let timeout_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let request = v1::DigestAtRequest { index, timeout_ms };
-        let one = self.only(address);
+        let one = self.at(address);
         one.call(async |mut node: Cluster| node.digest_at(request).await)
             .await
     }
 
-    fn only(&self, address: &str) -> Self {
+    /// The same for the node at `address` alone.
+    #[must_use]
+    pub fn at(&self, address: &str) -> Self {
         Self {
             endpoints: vec![address.to_owned()],
             timeout: self.timeout,
+        }
+    }
+
+    /// As [`Self::call`], and again while it is certain that nothing was done.
+    async fn change<R>(
+        &self,
+        ask: impl AsyncFn(Cluster) -> Result<Response<R>, Status>,
+    ) -> Result<R, ClientError> {
+        let mut failures = Failures::new(Instant::now() + self.timeout);
+        loop {
+            match self.call(&ask).await {
+                Err(ClientError::Node(error)) if !error.may_have_happened() => {
+                    failures.wait_after(error).await?;
+                }
+                result => return result,
+            }
         }
     }
 

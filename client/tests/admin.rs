@@ -59,6 +59,15 @@ impl Cluster for Node {
             cluster_id: "c".to_owned(),
         }))
     }
+    async fn found_cluster(
+        &self,
+        _: Request<v1::FoundClusterRequest>,
+    ) -> Answer<v1::FoundClusterReply> {
+        Ok(Response::new(v1::FoundClusterReply {
+            cluster_id: "c".to_owned(),
+            id: self.id,
+        }))
+    }
     async fn add_member(&self, request: Request<AddMemberRequest>) -> Answer<MemberChange> {
         self.change(format!("add {}", request.into_inner().peer_addr))
     }
@@ -156,4 +165,19 @@ async fn a_node_that_stops_passes_the_call_on_and_an_unsafe_step_is_final() {
     let error = admin.promote_member(3, false).await.expect_err("unsafe");
     assert_eq!(error.code(), "unsafe");
     assert_eq!(third_calls.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_change_that_was_certainly_not_done_is_asked_again_until_its_time_is_over() {
+    let absent = NodeError::Unavailable {
+        message: "the node at 127.0.0.1:7431 cannot be reached".to_owned(),
+        retry_after_ms: 50,
+        leader: None,
+    };
+    let (node, calls) = serve(1, Some(absent.clone())).await;
+    let admin = Admin::connect([node]).expect("an address");
+    let admin = admin.with_timeout(std::time::Duration::from_secs(2));
+    let error = admin.promote_member(3, false).await.expect_err("absent");
+    assert_eq!(error, ClientError::Node(absent));
+    assert!(calls.load(Ordering::SeqCst) > 2);
 }

@@ -31,6 +31,9 @@ pub struct NodeSection {
     pub name: String,
     /// Where its state is. Holds one node's data, and is locked while the node runs.
     pub data_dir: PathBuf,
+    /// Behave as a build that knows commands up to this version, to rehearse an upgrade; 0 is what
+    /// this build knows.
+    pub command_version: u32,
     /// Found a new cluster of this one node if the directory is empty. Without it, a node with an
     /// empty directory waits until a member adds it.
     pub bootstrap: bool,
@@ -85,6 +88,7 @@ impl Default for NodeSection {
         Self {
             name: String::new(),
             data_dir: PathBuf::from("quorate-data"),
+            command_version: 0,
             bootstrap: false,
         }
     }
@@ -133,6 +137,7 @@ impl Config {
         if !self.node.name.is_empty() {
             quorate_statemachine::Name::parse("node.name", self.node.name.clone())?;
         }
+        self.node.check_command_version()?;
         let raft = &self.raft;
         check(
             raft.heartbeat_ms >= 10,

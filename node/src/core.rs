@@ -6,13 +6,14 @@ use std::time::Instant;
 use openraft::async_runtime::WatchReceiver;
 use quorate_client::{Executed, WatchEvent, WatchWhat};
 use quorate_rpc::{NodeError, v1};
-use quorate_statemachine::{Name, Timestamp, cluster};
+use quorate_statemachine::{Name, Timestamp, cluster, version};
 use tokio::sync::mpsc;
 
 use crate::clock::ClusterClock;
 use crate::membership::leader_of;
 use crate::network::Peers;
 use crate::notices::Hub;
+use crate::origin::Caller;
 use crate::propose::{Proposer, Submission, no_leader};
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
@@ -22,6 +23,8 @@ use crate::storage::{Identity, OpenStores, StateReader};
 pub struct Core {
     pub(crate) identity: Identity,
     pub(crate) member: Member,
+    /// The highest version of commands that this node knows.
+    pub(crate) known_version: u32,
     pub(crate) raft: Raft,
     pub(crate) state: StateReader,
     pub(crate) hub: Arc<Hub>,
@@ -83,6 +86,7 @@ impl Core {
     fn forward(&self, id: u64, leader: Member, submission: Submission) {
         let Submission {
             command,
+            origin,
             deadline,
             allow_zero_ttl,
             responder,
@@ -92,11 +96,11 @@ impl Core {
             Err(error) => return responder.send(Err(error)),
         };
         let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        let request = v1::ExecuteRequest {
-            id: 0,
+        let request = v1::ForwardRequest {
             command,
             timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
             allow_zero_ttl,
+            origin: Some(origin.to_wire()),
         };
         let peers = Arc::clone(&self.peers);
         tokio::spawn(async move {
@@ -115,7 +119,7 @@ impl Core {
         let command = quorate_statemachine::Command::from(operation).encode();
         let executed = self
             .proposer
-            .execute(command.into(), deadline, false)
+            .execute(command.into(), Caller::Cluster.into(), deadline, false)
             .await?;
         let response = executed.reply.0.map_err(|refusal| NodeError::Unsafe {
             message: refusal.to_string(),
@@ -125,18 +129,22 @@ impl Core {
         })
     }
 
-    /// Names the cluster: the first command of a new one.
+    /// Names the cluster, the first command of a new one, and lets it use all that this node knows.
     pub async fn found(&self, deadline: tokio::time::Instant) -> Result<(), NodeError> {
         let cluster_id = Name::parse("cluster_id", self.identity.cluster_id.clone())?;
         let node_id = self.identity.node_id;
-        self.execute(
-            cluster::Found {
-                cluster_id,
-                node_id,
-            },
-            deadline,
-        )
-        .await
+        let found = cluster::Found {
+            cluster_id,
+            node_id,
+        };
+        self.execute(found, deadline).await?;
+        // Alone there is nobody to ask.
+        let version = self.known_version;
+        if version > version::FIRST {
+            let raise = cluster::SetVersion { version };
+            self.execute(raise, deadline).await?;
+        }
+        Ok(())
     }
 
     /// Watches what entries do.

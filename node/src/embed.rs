@@ -14,6 +14,7 @@ use quorate_statemachine::Query;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::origin::Caller;
 use crate::propose::{Submission, too_late};
 use crate::respond::Responder;
 use crate::shared::Shared;
@@ -23,11 +24,13 @@ use crate::shared::Shared;
 #[derive(Clone)]
 pub struct Embedded {
     shared: Arc<Shared>,
+    caller: Caller,
 }
 
 impl Embedded {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        let caller = Caller::embedded(&shared.member().name);
+        Self { shared, caller }
     }
 
     async fn execute_here(
@@ -38,6 +41,7 @@ impl Embedded {
         let (tx, rx) = oneshot::channel();
         self.shared.core()?.submit(Submission {
             command,
+            origin: self.caller.clone().into(),
             deadline: options.deadline,
             allow_zero_ttl: options.allow_zero_ttl,
             responder: Responder::Call(tx),
@@ -55,12 +59,7 @@ impl Embedded {
         let query = Query::decode(&query)?;
         let core = self.shared.core()?;
         core.reader()
-            .read(
-                query,
-                options.consistency,
-                options.min_index,
-                options.deadline,
-            )
+            .read(query, self.caller.clone().into(), options)
             .await
     }
 }

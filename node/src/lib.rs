@@ -29,6 +29,7 @@
 //! ```
 
 pub mod admission;
+pub mod alarm;
 pub mod clock;
 pub mod config;
 mod core;
@@ -37,6 +38,7 @@ mod membership;
 mod network;
 mod node;
 mod notices;
+pub mod origin;
 mod propose;
 pub mod raft;
 mod read;
@@ -45,6 +47,7 @@ mod server;
 mod shared;
 pub mod storage;
 mod ticker;
+mod upgrade;
 
 pub use config::Config;
 pub use embed::Embedded;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::core::Core;
 use crate::propose::{no_leader, not_leader};
 use crate::raft::{Member, Metrics, Raft, TypeConfig};
+use crate::upgrade;
 
 /// How far behind the leader's log a learner may be to become a voter. In entries.
 pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
@@ -172,8 +173,11 @@ async fn invite(core: &Core, name: &Name, addr: &str) -> Result<u64, NodeError> 
         cluster_id: core.identity().cluster_id.clone(),
         node_id,
         name: name.to_string(),
+        cluster_version: core.state.version().version,
     };
-    core.peers.invite(addr, invite).await
+    let reply = core.peers.invite(addr, invite).await?;
+    upgrade::check_joiner(core, addr, reply.command_version)?;
+    Ok(reply.node_id)
 }
 
 async fn promote_when_ready(core: &Core, id: u64) -> Result<v1::MemberChange, NodeError> {

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::alarm::Alarm;
 use crate::config::Config;
 use crate::embed::Embedded;
 use crate::membership::administer_anywhere;
@@ -224,6 +225,12 @@ impl Node {
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
         self.shared.health()
+    }
+
+    /// What is wrong with this node while it goes on.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.shared.alarms().active()
     }
 
     /// What `quorate status` shows of this node.

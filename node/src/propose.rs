@@ -4,6 +4,7 @@
 //! task takes all that wait, stamps them with cluster time, gathers renewals into one entry, and
 //! proposes them in one step; the answers come back in the order of the log.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,9 +22,11 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, Permit};
 use crate::clock::ClusterClock;
-use crate::raft::{Outcome, Proposal, Raft, TypeConfig};
+use crate::origin::{Caller, Origin};
+use crate::raft::{ORIGINS_SINCE, Outcome, Proposal, Raft, TypeConfig};
 use crate::respond::{self, Responder};
 use crate::storage::StateReader;
+use crate::upgrade;
 
 /// Commands proposed in one step at most.
 const BATCH_COMMANDS: usize = 1_024;
@@ -38,6 +41,8 @@ const RETRY_AFTER_MS: u64 = 50;
 pub struct Submission {
     /// Encoded.
     pub command: Bytes,
+    /// Who asks for it, and in which trace.
+    pub origin: Origin,
     /// After it nobody waits any more; a command that is still here then is not proposed.
     pub deadline: Instant,
     /// A time to live of 0 is allowed in this command.
@@ -49,6 +54,7 @@ pub struct Submission {
 /// A checked command that waits to be proposed.
 struct Pending {
     command: Bytes,
+    origin: Origin,
     /// Set when it can be gathered with other renewals.
     renewal: Option<Renewal>,
     deadline: Instant,
@@ -67,6 +73,7 @@ enum Renewal {
 pub struct Proposer {
     tx: mpsc::UnboundedSender<Pending>,
     admission: Arc<Admission>,
+    state: StateReader,
 }
 
 /// What the proposing task works with.
@@ -82,7 +89,7 @@ enum Waiting {
     Renewals(Vec<(Responder<Executed>, Permit)>),
 }
 
-/// Renewals of one kind that came together, and who waits for them.
+/// Renewals of one kind and one caller that came together, and who waits for them.
 struct Gathered<R> {
     renewals: Vec<R>,
     renewers: Vec<(Responder<Executed>, Permit)>,
@@ -100,31 +107,47 @@ impl Proposer {
     ) -> Self {
         // Bounded by the admission: every message holds a permit.
         let (tx, rx) = mpsc::unbounded_channel();
-        tokio::spawn(Worker { raft, clock, state }.run(rx));
-        Self { tx, admission }
+        let worker = Worker {
+            raft,
+            clock,
+            state: state.clone(),
+        };
+        tokio::spawn(worker.run(rx));
+        Self {
+            tx,
+            admission,
+            state,
+        }
     }
 
     /// Checks a command and queues it. Every way out answers through the responder.
     pub fn submit(&self, submission: Submission) {
         let Submission {
             command,
+            origin,
             deadline,
             allow_zero_ttl,
             responder,
         } = submission;
-        let renewal = match check(&command, allow_zero_ttl) {
-            Ok(renewal) => renewal,
+        let checked = match check(&command, allow_zero_ttl) {
+            Ok(checked) => checked,
             Err(invalid) => {
                 let reply = Reply(Err(Refusal::Invalid(invalid)));
                 return responder.send(Ok(Executed { index: 0, reply }));
             }
         };
+        if let Err(error) = upgrade::may_propose(&self.state, &checked.action, &origin.caller) {
+            return responder.send(Err(error));
+        }
+        // Gathered renewals share an entry, which has room for one trace.
+        let renewal = renewal_of(checked).filter(|_| origin.trace.is_none());
         let permit = match self.admit(command.len()) {
             Ok(permit) => permit,
             Err(error) => return responder.send(Err(error)),
         };
         let pending = Pending {
             command,
+            origin,
             renewal,
             deadline,
             responder,
@@ -144,12 +167,14 @@ impl Proposer {
     pub async fn execute(
         &self,
         command: Bytes,
+        origin: Origin,
         deadline: Instant,
         allow_zero_ttl: bool,
     ) -> respond::Outcome<Executed> {
         let (tx, rx) = oneshot::channel();
         self.submit(Submission {
             command,
+            origin,
             deadline,
             allow_zero_ttl,
             responder: Responder::Call(tx),
@@ -172,17 +197,21 @@ impl Proposer {
 
 /// Reads and checks a command as [`quorate_statemachine::apply`] will, so that what it would refuse
 /// to read never reaches the log.
-fn check(command: &[u8], allow_zero_ttl: bool) -> Result<Option<Renewal>, InvalidArgument> {
+fn check(command: &[u8], allow_zero_ttl: bool) -> Result<Command, InvalidArgument> {
     let command = Command::decode(command)?;
     if !allow_zero_ttl {
         refuse_zero_ttl(&command.action)?;
     }
+    Ok(command)
+}
+
+fn renewal_of(command: Command) -> Option<Renewal> {
     let plain = command.request.is_none() && command.preconditions.is_empty();
-    Ok(match command.action {
+    match command.action {
         Action::Lease(lease::Command::Renew(renew)) if plain => Some(Renewal::Lease(renew)),
         Action::Lock(lock::Command::Renew(renew)) if plain => Some(Renewal::Lock(renew)),
         _ => None,
-    })
+    }
 }
 
 /// A grant that is over at once is asked for by no one but adapters that say so.
@@ -225,6 +254,9 @@ impl Worker {
     /// Proposes a batch and leaves the waiting to a task of its own, so that the next one can go.
     async fn propose(&self, batch: &mut Vec<Pending>) {
         let now = self.now();
+        if self.state.version().version < ORIGINS_SINCE {
+            leave_out_origins(batch);
+        }
         let (proposals, waiting) = frame(batch, now);
         if proposals.is_empty() {
             return;
@@ -245,10 +277,18 @@ impl Worker {
     }
 }
 
-/// Turns a batch into proposals: renewals of one kind that came together share one entry.
+/// For a cluster with a member that cannot read an entry that says who asked for it.
+fn leave_out_origins(batch: &mut [Pending]) {
+    for pending in batch {
+        pending.origin = Caller::Cluster.into();
+    }
+}
+
+/// Turns a batch into proposals: renewals of one kind that one caller's clients sent together share
+/// one entry, which so tells who asked for each of them.
 fn frame(batch: &mut Vec<Pending>, now: Timestamp) -> (Vec<Proposal>, Vec<Waiting>) {
     let (mut proposals, mut waiting) = (Vec::with_capacity(batch.len()), Vec::new());
-    let (mut leases, mut locks) = (Gathered::new(), Gathered::new());
+    let (mut leases, mut locks) = (HashMap::new(), HashMap::new());
     let instant = Instant::now();
     for pending in batch.drain(..) {
         if pending.deadline <= instant {
@@ -259,24 +299,47 @@ fn frame(batch: &mut Vec<Pending>, now: Timestamp) -> (Vec<Proposal>, Vec<Waitin
             }));
             continue;
         }
-        let to = (pending.responder, pending.permit);
+        let (to, origin) = ((pending.responder, pending.permit), pending.origin);
         match pending.renewal {
-            Some(Renewal::Lease(renewal)) => leases.add(renewal, to, pending.command),
-            Some(Renewal::Lock(renewal)) => locks.add(renewal, to, pending.command),
+            Some(Renewal::Lease(renewal)) => {
+                gather(&mut leases, origin.caller, renewal, to, pending.command);
+            }
+            Some(Renewal::Lock(renewal)) => {
+                gather(&mut locks, origin.caller, renewal, to, pending.command);
+            }
             None => {
-                proposals.push(Proposal::new(now, &pending.command));
+                proposals.push(Proposal::new(now, &origin, &pending.command));
                 waiting.push(Waiting::One(to.0, to.1));
             }
         }
     }
     let many_leases = |renewals| lease::RenewMany { renewals }.into();
     let many_locks = |renewals| lock::RenewMany { renewals }.into();
-    let gathered = [leases.finish(many_leases), locks.finish(many_locks)];
-    for (command, waiter) in gathered.into_iter().flatten() {
-        proposals.push(Proposal::new(now, &command));
+    let leases = leases
+        .into_iter()
+        .map(|(by, them)| (by, them.finish(many_leases)));
+    let locks = locks
+        .into_iter()
+        .map(|(by, them)| (by, them.finish(many_locks)));
+    for (caller, (command, waiter)) in leases.chain(locks) {
+        proposals.push(Proposal::new(now, &caller.into(), &command));
         waiting.push(waiter);
     }
     (proposals, waiting)
+}
+
+/// Puts a renewal to those of the same caller.
+fn gather<R>(
+    renewals: &mut HashMap<Caller, Gathered<R>>,
+    caller: Caller,
+    renewal: R,
+    to: (Responder<Executed>, Permit),
+    command: Bytes,
+) {
+    let gathered = renewals.entry(caller).or_insert_with(Gathered::new);
+    gathered.renewals.push(renewal);
+    gathered.renewers.push(to);
+    gathered.last = command;
 }
 
 impl<R> Gathered<R> {
@@ -288,21 +351,15 @@ impl<R> Gathered<R> {
         }
     }
 
-    fn add(&mut self, renewal: R, to: (Responder<Executed>, Permit), command: Bytes) {
-        self.renewals.push(renewal);
-        self.renewers.push(to);
-        self.last = command;
-    }
-
     /// The command for all of them, or the only one as it came.
-    fn finish(mut self, many: impl FnOnce(Vec<R>) -> Action) -> Option<(Bytes, Waiting)> {
-        let (responder, permit) = self.renewers.pop()?;
-        if self.renewers.is_empty() {
-            return Some((self.last, Waiting::One(responder, permit)));
+    fn finish(mut self, many: impl FnOnce(Vec<R>) -> Action) -> (Bytes, Waiting) {
+        if self.renewers.len() == 1
+            && let Some((responder, permit)) = self.renewers.pop()
+        {
+            return (self.last, Waiting::One(responder, permit));
         }
-        self.renewers.push((responder, permit));
         let command = Command::from(many(self.renewals)).encode();
-        Some((command.into(), Waiting::Renewals(self.renewers)))
+        (command.into(), Waiting::Renewals(self.renewers))
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::Instant as _;
-use quorate_statemachine::{Reply, Timestamp};
+use quorate_statemachine::{Principal, Reply, Timestamp};
+
+use crate::origin::{Caller, Origin, Trace};
 
 openraft::declare_raft_types!(
     /// Raft as Quorate uses it: standard leaders (one a term), our own nodes, proposals and
@@ -84,33 +86,66 @@ impl fmt::Display for Member {
 /// the log, the bytes on the wire and the proposal are one allocation.
 pub(crate) const HEADER_BYTES: usize = 18;
 
+/// Where in the header the kind of the entry is.
+const KIND_AT: usize = 1;
+
 const TIME_BYTES: usize = 8;
 
-/// What a leader proposes: an encoded command and the cluster time at which it was proposed.
+/// Kind of an entry of the cluster's own, and of any that was written before entries had origins.
+pub(crate) const KIND_COMMAND: u8 = 1;
+
+/// Kind of an entry that says who asked for its command.
+pub(crate) const KIND_COMMAND_OF: u8 = 3;
+
+/// The [version](quorate_statemachine::version) of the cluster from which on entries of that kind
+/// are written: builds of the first one do not know it.
+pub(crate) const ORIGINS_SINCE: u32 = 2;
+
+/// What a leader proposes: an encoded command, the cluster time at which it was proposed, and who
+/// asked for it.
 ///
-/// The payload is `[proposed_at_ms u64, little endian][encoded statemachine::Command]`.
+/// The payload is `[proposed_at_ms u64, little endian][origin][encoded statemachine::Command]`, see
+/// [`Origin`]; there is no origin in a command of the cluster itself.
 #[derive(Clone)]
 pub struct Proposal {
-    /// Header of the entry (zeroes until the log has given the entry its place), then the payload.
+    /// Header of the entry (its kind, and zeroes until the log has given the entry its place), then
+    /// the payload.
     framed: Bytes,
+    /// Where the command begins.
+    command_at: usize,
 }
 
 impl Proposal {
     /// A proposal of an encoded command.
     #[must_use]
-    pub fn new(proposed_at: Timestamp, command: &[u8]) -> Self {
-        let mut framed = BytesMut::with_capacity(HEADER_BYTES + TIME_BYTES + command.len());
+    pub fn new(proposed_at: Timestamp, origin: &Origin, command: &[u8]) -> Self {
+        let (kind, origin_bytes) = match origin.caller {
+            Caller::Cluster => (KIND_COMMAND, 0),
+            Caller::Anonymous | Caller::Named(_) => (KIND_COMMAND_OF, origin.encoded_len()),
+        };
+        let command_at = HEADER_BYTES + TIME_BYTES + origin_bytes;
+        let mut framed = BytesMut::with_capacity(command_at + command.len());
         framed.put_bytes(0, HEADER_BYTES);
+        framed[KIND_AT] = kind;
         framed.put_u64_le(proposed_at.0);
+        if kind == KIND_COMMAND_OF {
+            origin.put(&mut framed);
+        }
         framed.put_slice(command);
         Self {
             framed: framed.freeze(),
+            command_at,
         }
     }
 
-    /// A proposal inside an encoded entry; `None` if that is too short to hold one.
+    /// A proposal inside an encoded entry; `None` if that does not hold one.
     pub(crate) fn from_framed(framed: Bytes) -> Option<Self> {
-        (framed.len() >= HEADER_BYTES + TIME_BYTES).then_some(Self { framed })
+        let mut rest = framed.get(HEADER_BYTES + TIME_BYTES..)?;
+        if framed[KIND_AT] == KIND_COMMAND_OF {
+            Origin::take(&mut rest)?;
+        }
+        let command_at = framed.len() - rest.len();
+        Some(Self { framed, command_at })
     }
 
     /// The header and the payload behind it.
@@ -118,7 +153,12 @@ impl Proposal {
         &self.framed
     }
 
-    /// The payload: time and command.
+    /// Kind of its entry.
+    pub(crate) fn kind(&self) -> u8 {
+        self.framed[KIND_AT]
+    }
+
+    /// The payload: time, origin and command.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.framed[HEADER_BYTES..]
@@ -133,17 +173,27 @@ impl Proposal {
         ))
     }
 
+    /// Who asked for it, and in which trace.
+    #[must_use]
+    pub fn origin(&self) -> (Principal<'_>, Option<Trace>) {
+        if self.kind() != KIND_COMMAND_OF {
+            return (Principal::Cluster, None);
+        }
+        let mut bytes = &self.bytes()[TIME_BYTES..];
+        Origin::take(&mut bytes).expect("both constructors have made sure of it")
+    }
+
     /// The encoded command.
     #[must_use]
     pub fn command(&self) -> &[u8] {
-        &self.bytes()[TIME_BYTES..]
+        &self.framed[self.command_at..]
     }
 }
 
 impl PartialEq for Proposal {
-    /// The header is the log's, so it does not count.
+    /// The place in the log is not the proposal's, so it does not count.
     fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
+        self.kind() == other.kind() && self.bytes() == other.bytes()
     }
 }
 
@@ -185,12 +235,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proposal_keeps_time_and_command() {
-        let proposal = Proposal::new(Timestamp(0x0102), b"command");
+    fn a_proposal_keeps_time_origin_and_command() {
+        let proposal = Proposal::new(Timestamp(0x0102), &Caller::Cluster.into(), b"command");
         assert_eq!(proposal.proposed_at(), Timestamp(0x0102));
+        assert_eq!(proposal.origin(), (Principal::Cluster, None));
         assert_eq!(proposal.command(), b"command");
-        assert_eq!(proposal.bytes()[..8], [2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(proposal.bytes(), b"\x02\x01\0\0\0\0\0\0command");
         assert_eq!(proposal.to_string(), "command of 7 bytes at 258");
+        let origin = Caller::Named("ci".into()).into();
+        let proposal = Proposal::new(Timestamp(3), &origin, b"command");
+        assert_eq!(proposal.proposed_at(), Timestamp(3));
+        assert_eq!(proposal.origin(), (Principal::Named("ci"), None));
+        assert_eq!(proposal.command(), b"command");
+        let again = Proposal::from_framed(proposal.framed().clone()).expect("just made");
+        assert_eq!(again.command(), b"command");
+        assert_eq!(again, proposal);
     }
 
     #[test]
@@ -198,5 +257,9 @@ mod tests {
         assert!(Proposal::from_framed(Bytes::from_static(&[0; 25])).is_none());
         let empty = Proposal::from_framed(Bytes::from_static(&[0; 26])).expect("just enough");
         assert_eq!(empty.command(), b"");
+        let proposal = Proposal::new(Timestamp(3), &Caller::Anonymous.into(), b"");
+        let whole = proposal.framed();
+        assert!(Proposal::from_framed(whole.slice(..27)).is_none());
+        assert!(Proposal::from_framed(whole.clone()).is_some());
     }
 }

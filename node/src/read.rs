@@ -10,7 +10,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Instant as _, ReadPolicy};
-use quorate_client::{Answered, Consistency};
+use quorate_client::{Answered, Consistency, ReadOptions};
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{Query, Timestamp};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -20,6 +20,7 @@ use crate::admission::{Admission, Permit};
 use crate::clock::ClusterClock;
 use crate::membership::leader_of;
 use crate::network::Peers;
+use crate::origin::Origin;
 use crate::propose::{not_leader, stopped, too_late};
 use crate::raft::{Member, Raft, TypeConfig, since_quorum};
 use crate::respond::{self, Responder};
@@ -38,6 +39,9 @@ const QUERY_BYTES: usize = 256;
 pub struct ReadSubmission {
     /// What to read.
     pub query: Query,
+    /// Who asks, and in which trace.
+    #[allow(dead_code, reason = "rights on reads and traces of reads build on it")]
+    pub origin: Origin,
     /// How fresh the answer must be.
     pub consistency: Consistency,
     /// The answer is of this log index or a later one.
@@ -110,19 +114,19 @@ impl Reader {
     pub async fn read(
         &self,
         query: Query,
-        consistency: Consistency,
-        min_index: u64,
-        deadline: Instant,
+        origin: Origin,
+        options: ReadOptions,
     ) -> respond::Outcome<Answered> {
         let (tx, rx) = oneshot::channel();
         self.submit(ReadSubmission {
             query,
-            consistency,
-            min_index,
-            deadline,
+            origin,
+            consistency: options.consistency,
+            min_index: options.min_index,
+            deadline: options.deadline,
             responder: Responder::Call(tx),
         });
-        match tokio::time::timeout_at(deadline, rx).await {
+        match tokio::time::timeout_at(options.deadline, rx).await {
             Ok(Ok(reading)) => reading,
             Ok(Err(_)) => Err(stopped()),
             Err(_) => Err(too_late()),

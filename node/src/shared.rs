@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::alarm::Alarms;
 use crate::clock::{self, ClusterClock};
 use crate::config::Config;
 use crate::core::Core;
@@ -25,7 +26,7 @@ use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
 use crate::server;
 use crate::storage::{DataDir, Identity, StateChange, Storage, StorageOptions};
-use crate::ticker;
+use crate::{ticker, upgrade};
 
 /// The founder's id; ids handed out later are higher.
 const FOUNDER: u64 = 1;
@@ -49,6 +50,7 @@ pub struct Shared {
     /// Set while the node is a member that runs.
     core: RwLock<Option<Arc<Core>>>,
     health: watch::Sender<Health>,
+    alarms: Arc<Alarms>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -62,6 +64,7 @@ impl Shared {
             data: Mutex::new(Some(data)),
             core: RwLock::default(),
             health: watch::Sender::new(Health::Blank),
+            alarms: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -78,6 +81,11 @@ impl Shared {
 
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    /// What is wrong with this node while it goes on.
+    pub fn alarms(&self) -> &Arc<Alarms> {
+        &self.alarms
     }
 
     /// Runs a task that is dropped when the node stops.
@@ -192,22 +200,33 @@ impl Shared {
     }
 
     pub fn status(&self) -> v1::NodeStatus {
-        let problem = match &*self.health.borrow() {
-            Health::Failed(facts) => facts.clone(),
-            _ => String::new(),
+        let failure = match &*self.health.borrow() {
+            Health::Failed(facts) => Some(facts.clone()),
+            _ => None,
         };
-        match self.running() {
-            Some(core) => server::status_of(&core, problem),
+        let alarms = self.alarms.active();
+        let unready = alarms.iter().any(|alarm| alarm.kind.unready());
+        let healthy = failure.is_none() && !unready;
+        let problems = failure
+            .into_iter()
+            .chain(alarms.iter().map(|alarm| alarm.text.clone()));
+        let status = match self.running() {
+            Some(core) => server::status_of(&core),
             None => v1::NodeStatus {
                 name: self.member.name.clone(),
                 role: "blank".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                healthy: problem.is_empty(),
-                problem,
+                command_version: self.config.node.known_version(),
                 client_addr: self.member.client_addr.clone(),
                 peer_addr: self.member.peer_addr.clone(),
                 ..v1::NodeStatus::default()
             },
+        };
+        v1::NodeStatus {
+            healthy,
+            problem: problems.collect::<Vec<_>>().join("; "),
+            alarms: alarms.iter().map(v1::Alarm::from).collect(),
+            ..status
         }
     }
 
@@ -228,6 +247,28 @@ impl Shared {
         Ok(identity)
     }
 
+    /// Founds a new cluster of this node because an operator asks for it. One that has a cluster
+    /// refuses: it must never be a founder twice.
+    pub async fn found_cluster(self: &Arc<Self>) -> Result<Identity, NodeError> {
+        let failed = |error: StartError| NodeError::Stopped {
+            message: error.to_string(),
+        };
+        let known = match self.data.lock().await.as_ref() {
+            Some(data) => data.identity().cloned(),
+            None => return Err(stopped()),
+        };
+        if let Some(identity) = known {
+            return Err(NodeError::Unsafe {
+                message: format!("this node belongs to a cluster already: it is {identity}"),
+            });
+        }
+        let identity = self.found().await.map_err(failed)?;
+        self.start_core(identity.clone()).await.map_err(failed)?;
+        let core = self.core()?;
+        self.initialize(&core).await.map_err(failed)?;
+        Ok(identity)
+    }
+
     /// A member gives this node its id. Answers the id that it has, now or from an earlier time in
     /// the same cluster.
     pub async fn invited(self: &Arc<Self>, invite: v1::InviteRequest) -> Result<u64, NodeError> {
@@ -242,6 +283,7 @@ impl Shared {
                 actual: format!("{identity}; start the node on an empty directory to add it"),
             });
         }
+        upgrade::check_cluster(&self.config.node, invite.cluster_version)?;
         if !self.member.name.is_empty() && self.member.name != invite.name {
             return Err(NodeError::Unsafe {
                 message: format!(
@@ -271,6 +313,7 @@ impl Shared {
         let hub = Arc::new(Hub::new(0));
         let storage = self.open_storage(&hub).await?;
         let state = storage.state.reader();
+        upgrade::check_own(&self.config.node, state.version().version)?;
         hub.observe(StateChange::Replaced {
             index: state.applied().map_or(0, |id| id.index),
         });
@@ -311,6 +354,7 @@ impl Shared {
         let core = Arc::new(Core {
             identity,
             member,
+            known_version: self.config.node.known_version(),
             raft,
             state,
             hub,
@@ -349,6 +393,8 @@ impl Shared {
     fn run_tasks(self: &Arc<Self>, core: &Arc<Core>, log: watch::Receiver<Option<String>>) {
         self.tasks
             .spawn(ticker::run(Arc::clone(core), self.stop.clone()));
+        let raising = Arc::clone(core);
+        self.spawn_until_stop(async move { upgrade::run(&raising).await });
         let (shared, failed) = (Arc::clone(self), Arc::clone(core));
         self.tasks
             .spawn(async move { shared.watch_failure(&failed, log).await });

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
 use openraft::type_config::TypeConfigExt;
 use openraft::{EntryPayload, RaftSnapshotBuilder};
+use quorate_node::origin::Caller;
 use quorate_node::raft::{Entry, Flushed, Proposal, TypeConfig, Vote, log_id};
 use quorate_node::storage::{DataDir, Identity, Storage, StorageOptions};
 use quorate_statemachine::digest::Digest;
@@ -63,7 +64,11 @@ fn claim(index: u64) -> Claim {
 fn entry(term: u64, index: u64, command: &[u8]) -> Entry {
     Entry {
         log_id: log_id(term, index),
-        payload: EntryPayload::Normal(Proposal::new(Timestamp(index), command)),
+        payload: EntryPayload::Normal(Proposal::new(
+            Timestamp(index),
+            &Caller::Anonymous.into(),
+            command,
+        )),
     }
 }
 

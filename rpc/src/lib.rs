@@ -14,6 +14,7 @@ pub mod v1 {
     tonic::include_proto!("quorate.v1");
 }
 
+pub mod certificate;
 pub mod frame;
 pub mod identity;
 pub mod status;

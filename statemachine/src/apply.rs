@@ -178,7 +178,7 @@ fn dispatch(
         Action::Lease(command) => lease::apply(tx, meta, ctx, command).map(Response::Lease),
         Action::Queue(command) => queue::apply(tx, meta, ctx, command).map(Response::Queue),
         Action::Process(command) => process::apply(tx, meta, ctx, command).map(Response::Process),
-        Action::Cluster(command) => cluster::apply(meta, command).map(Response::Cluster),
+        Action::Cluster(command) => cluster::apply(tx, meta, command).map(Response::Cluster),
         Action::Lock(command) => lock::apply(tx, meta, ctx, command).map(Response::Lock),
         Action::Session(command) => session::apply(tx, meta, ctx, command).map(Response::Session),
         Action::Composite(_) => Err(Broken("a composite inside a composite".to_owned()).into()),

@@ -33,9 +33,13 @@ pub trait Validate {
 
 /// The registry of one noun's operations: stable tag, name, operation, reply. It makes the noun's
 /// `Command` and `Response` and their bytes; what an operation does is dispatched by hand in the
-/// noun's `apply`. Responses are stored in the order of the registry: only append.
+/// noun's `apply`. Responses are stored in the order of the registry: only append. An operation
+/// that builds of [`crate::version::FIRST`] did not know says since which version it is there, as
+/// `[since 2]` behind its name.
 macro_rules! operations {
-    ($noun:ident { $($tag:literal $name:literal $operation:ident => $reply:ty;)* }) => {
+    ($noun:ident {
+        $($tag:literal $name:literal $([since $since:literal])? $operation:ident => $reply:ty;)*
+    }) => {
         #[doc = concat!("What to do: the operations of the noun `", stringify!($noun), "`.")]
         #[allow(
             clippy::large_enum_variant,
@@ -62,6 +66,12 @@ macro_rules! operations {
 
             pub(crate) fn tag(&self) -> u16 {
                 match self { $(Self::$operation(_) => $tag,)* }
+            }
+
+            pub(crate) fn since(&self) -> u32 {
+                match self {
+                    $(Self::$operation(_) => [$($since,)? $crate::version::FIRST][0],)*
+                }
             }
 
             pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
@@ -299,6 +309,23 @@ impl Action {
             Self::Lock(command) => command.tag(),
             Self::Session(command) => command.tag(),
             Self::Composite(_) => TAG_COMPOSITE,
+        }
+    }
+
+    /// The first [version](crate::version) whose builds know all of it.
+    #[must_use]
+    pub fn since(&self) -> u32 {
+        match self {
+            Self::Lease(command) => command.since(),
+            Self::Queue(command) => command.since(),
+            Self::Process(command) => command.since(),
+            Self::Cluster(command) => command.since(),
+            Self::Lock(command) => command.since(),
+            Self::Session(command) => command.since(),
+            Self::Composite(steps) => {
+                let since = steps.iter().map(Self::since).max();
+                since.unwrap_or(crate::version::FIRST)
+            }
         }
     }
 

@@ -141,6 +141,29 @@ impl fmt::Debug for LeaseToken {
     }
 }
 
+/// Who proposed an entry, as its node found out. An owner is what a caller says; this is what it
+/// proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Principal<'a> {
+    /// The cluster itself. No caller can pass for it.
+    #[default]
+    Cluster,
+    /// Somebody who has not proved who it is.
+    Anonymous,
+    /// The principal of this name.
+    Named(&'a str),
+}
+
+impl fmt::Display for Principal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "the cluster itself",
+            Self::Anonymous => "an unknown caller",
+            Self::Named(name) => name,
+        })
+    }
+}
+
 /// Who holds or asks: an identity that outlives a restart, and the boot of it that speaks.
 ///
 /// Two incarnations of one owner are different holders: a process that died and came back does not

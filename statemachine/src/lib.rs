@@ -61,12 +61,13 @@ pub mod session;
 pub mod tables;
 pub mod time;
 pub mod transaction;
+pub mod version;
 pub mod view;
 
 pub use apply::{Applied, Entry, apply};
 pub use command::{Action, Command, Operation, Reply, Response, Validate};
 pub use fencing::{FencingToken, Precondition};
-pub use id::{LeaseToken, Name, Owner};
+pub use id::{LeaseToken, Name, Owner, Principal};
 pub use query::{Answer, Query, query};
 pub use refusal::{Broken, Failure, InvalidArgument, Refusal, Subject};
 pub use request::RequestId;

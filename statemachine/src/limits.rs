@@ -6,6 +6,9 @@
 /// Longest name: lease key, owner id, queue, process id, event type, idempotency key. In bytes.
 pub const NAME_BYTES_MAX: usize = 512;
 
+/// Longest name of a principal. In bytes: an entry keeps its length in one.
+pub const PRINCIPAL_BYTES_MAX: usize = 128;
+
 /// Longest opaque lease token a caller may mint. In bytes. A UUID in text form has 36.
 pub const LEASE_TOKEN_BYTES_MAX: usize = 128;
 

@@ -26,7 +26,7 @@ const MARKS_MAX: u32 = 20;
 pub struct Options {
     /// The program of a node: `env!("CARGO_BIN_EXE_test-node")`.
     pub binary: PathBuf,
-    /// Nodes to begin with.
+    /// Nodes to begin with; 0 leaves all to the scenario.
     pub nodes: usize,
     /// Changes each node's configuration.
     pub configure: fn(&mut Config),
@@ -97,6 +97,9 @@ impl Cluster {
     }
 
     async fn found_and_grow(&mut self) -> Result<()> {
+        if self.options.nodes == 0 {
+            return Ok(());
+        }
         let founder = self.prepare(true)?;
         self.nodes[founder].start()?;
         self.leader().await?;

@@ -43,7 +43,7 @@ pub async fn execute(channel: Channel, command: Vec<u8>, timeout_ms: u32) -> Res
         id: 7,
         command: command.into(),
         timeout_ms,
-        allow_zero_ttl: false,
+        ..v1::ExecuteRequest::default()
     };
     let batch = v1::ExecuteBatch {
         requests: vec![request],

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,36 +12,14 @@ use quorate_client::Client;
 use quorate_client::statemachine::Name;
 use quorate_client::statemachine::lock::Waiters;
 use quorate_tests::cluster::{Cluster, Options, scenario};
+use quorate_tests::program;
 use quorate_tests::wait::{PATIENCE, until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
 
-/// The program, built as it is now. Cargo builds no other package's programs for a test.
 fn quorate() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let dir = Path::new(NODE).parent().expect("a program has a directory");
-        let target = dir.parent().expect("it is that of a profile");
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .args([
-                "build",
-                "--quiet",
-                "--locked",
-                "-p",
-                "quorate-cli",
-                "--target-dir",
-            ])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if dir.ends_with("release") {
-            build.arg("--release");
-        }
-        let built = build.status().expect("cargo has built this test too");
-        assert!(built.success(), "quorate was not built");
-        dir.join("quorate")
-    })
+    program::quorate(NODE)
 }
 
 /// Runs of the program in one directory, where their commands leave marks for each other.

@@ -163,10 +163,10 @@ async fn messages_without_their_parts_are_refused() -> Result<()> {
             "{error:?}"
         );
 
-        let forwarded = v1::ExecuteRequest {
+        let forwarded = v1::ForwardRequest {
             command: vec![1, 2, 3].into(),
             timeout_ms: 1_000,
-            ..v1::ExecuteRequest::default()
+            ..v1::ForwardRequest::default()
         };
         let reply = peer
             .forward(addressed(forwarded, &metadata))
@@ -199,6 +199,7 @@ async fn a_member_cannot_be_invited_elsewhere() -> Result<()> {
             cluster_id: "another-cluster".to_owned(),
             node_id: 5,
             name: "n5".to_owned(),
+            ..v1::InviteRequest::default()
         };
         let reply = peer.invite(invite).await?.into_inner();
         let error = reply
@@ -213,6 +214,7 @@ async fn a_member_cannot_be_invited_elsewhere() -> Result<()> {
             cluster_id,
             node_id: 5,
             name: "n5".to_owned(),
+            ..v1::InviteRequest::default()
         };
         let reply = peer.invite(again).await?.into_inner();
         ensure!(reply.error.is_none() && reply.node_id == 1, "{reply:?}");

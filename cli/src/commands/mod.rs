@@ -8,14 +8,17 @@ use crate::connect;
 use crate::exit::{Exit, Failure};
 use crate::output::Printer;
 
+mod alarm;
 mod bench;
 mod changes;
+mod cluster;
 mod confirm;
 mod dev;
 mod health;
 mod lease;
 mod lock;
 mod member;
+mod offline;
 mod parent;
 mod process;
 mod queue;
@@ -23,6 +26,7 @@ mod rows;
 mod serve;
 mod session;
 mod status;
+mod upgrade;
 mod verify;
 mod version;
 
@@ -35,6 +39,10 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Completion { shell } => completion(*shell).map(done),
         Command::Version => version::run(printer).map(done),
         Command::Serve(serve) => serve::run(serve).map(done),
+        Command::Offline(verb) => {
+            let mut printer = printer;
+            offline::run(verb, &mut printer).map(done)
+        }
         Command::Bench(_) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -66,7 +74,14 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
     let ended = match command {
         Command::Dev(dev) => dev::run(&dev, printer).await,
         Command::Status => status::run(&connect::admin(&global)?, printer).await,
+        Command::Alarm(args::alarm::Verb::List) => {
+            alarm::run(&connect::admin(&global)?, printer).await
+        }
         Command::Health => health::run(&global, printer).await,
+        Command::Cluster(verb) => {
+            let admin = connect::admin(&global)?.with_timeout(global.change_timeout());
+            cluster::run(&admin, verb, printer).await
+        }
         Command::Member(verb) => {
             let admin = connect::admin(&global)?.with_timeout(global.change_timeout());
             member::run(&admin, verb, printer).await
@@ -75,12 +90,20 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
         Command::Queue(verb) => queue::run(&connect::client(&global)?, verb, printer).await,
         Command::Process(verb) => process::run(&connect::client(&global)?, verb, printer).await,
         Command::Session(verb) => session::run(&connect::client(&global)?, verb, printer).await,
+        Command::Upgrade(verb) => {
+            let (client, admin) = (connect::client(&global)?, connect::admin(&global)?);
+            upgrade::run(&client, &admin, &verb, printer).await
+        }
         Command::Verify => {
             let (client, admin) = (connect::client(&global)?, connect::admin(&global)?);
             verify::run(&client, &admin, printer).await
         }
         Command::Bench(bench) => bench::run(&global, &bench, printer).await,
-        Command::Lock(_) | Command::Serve(_) | Command::Completion { .. } | Command::Version => {
+        Command::Lock(_)
+        | Command::Serve(_)
+        | Command::Offline(_)
+        | Command::Completion { .. }
+        | Command::Version => {
             unreachable!("they were done before")
         }
     };

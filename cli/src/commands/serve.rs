@@ -1,6 +1,7 @@
 //! `quorate serve`: run one node until it is told to stop.
 
 mod layers;
+mod supervisor;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    runtime.spawn(supervisor::at_work());
     let ended = runtime.block_on(serve_until_told(layered.config, serve.exit_with_parent));
     // What still runs has nothing left to acknowledge.
     runtime.shutdown_background();
@@ -97,6 +99,7 @@ async fn serve_until_told(config: Config, with_parent: bool) -> Result<(), Failu
         }
     };
     tracing::info!(member = %node.member(), "the node runs");
+    supervisor::ready(&node.member());
     let mut health = node.health();
     tokio::select! {
         facts = failure(&mut health) => {
@@ -104,6 +107,7 @@ async fn serve_until_told(config: Config, with_parent: bool) -> Result<(), Failu
         }
         why = stop.asked() => {
             tracing::info!(why, "stopping; once more ends it at once");
+            supervisor::stopping(why);
             stop_cleanly(node, &mut stop).await
         }
     }

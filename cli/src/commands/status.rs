@@ -17,13 +17,22 @@ const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks every member how it is. What a member did not say is null.
 pub async fn run(admin: &Admin, printer: &mut Printer) -> Result<(), Failure> {
+    let (members, answers) = ask_all(admin).await?;
+    Ok(printer.list(&rows(&members, answers))?)
+}
+
+/// What a member says of itself.
+pub type Answer = Result<NodeStatus, ClientError>;
+
+/// The members, and what each says of itself.
+pub async fn ask_all(admin: &Admin) -> Result<(Vec<Member>, Vec<Answer>), ClientError> {
     let members = known_members(admin).await?.members;
     let one = admin.clone().with_timeout(MEMBER_TIMEOUT);
     let asked = members
         .iter()
         .map(|member| one.status_of(&member.client_addr));
     let answers = join_all(asked).await;
-    Ok(printer.list(&rows(&members, answers))?)
+    Ok((members, answers))
 }
 
 /// The members as the leader knows them, or while there is none as the first node does.
@@ -34,7 +43,7 @@ pub async fn known_members(admin: &Admin) -> Result<MemberList, ClientError> {
     }
 }
 
-fn rows(members: &[Member], answers: Vec<Result<NodeStatus, ClientError>>) -> Vec<StatusRow> {
+fn rows(members: &[Member], answers: Vec<Answer>) -> Vec<StatusRow> {
     let committed = answers
         .iter()
         .flatten()
@@ -65,6 +74,8 @@ struct StatusRow {
     version: Option<String>,
     healthy: bool,
     problem: Option<String>,
+    /// Kinds of the alarms that are on.
+    alarms: Vec<String>,
     client: String,
     peer: String,
     http: String,
@@ -107,6 +118,7 @@ impl StatusRow {
             version: text(&status.version),
             healthy: status.healthy && stranger.is_none(),
             problem: stranger.or_else(|| text(&status.problem)),
+            alarms: status.alarms.iter().map(|it| it.kind.clone()).collect(),
             leases: number(status.leases),
             time: Some(time(Timestamp(status.now_ms))),
             uptime_ms: number(status.uptime_ms),

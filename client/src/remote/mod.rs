@@ -134,6 +134,7 @@ impl Remote {
             command,
             timeout_ms: left_ms(options.deadline),
             allow_zero_ttl: options.allow_zero_ttl,
+            trace: Bytes::new(),
         };
         let call = connection.commands.call(request, options.deadline);
         let reply = self.watched(&connection, call).await;
@@ -158,6 +159,7 @@ impl Remote {
             max_lag_ms,
             timeout_ms: left_ms(options.deadline),
             min_index: options.min_index,
+            trace: Bytes::new(),
         };
         let call = connection.queries.call(request, options.deadline);
         let reply = self.watched(&connection, call).await;

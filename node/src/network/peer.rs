@@ -136,7 +136,7 @@ impl Peers {
         &self,
         id: u64,
         leader: &Member,
-        request: v1::ExecuteRequest,
+        request: v1::ForwardRequest,
     ) -> Result<v1::ExecuteReply, NodeError> {
         let mut client = self.client(&leader.peer_addr, Use::Raft)?;
         let call = client.forward(self.request(id, request));
@@ -155,14 +155,26 @@ impl Peers {
         unary(&leader.peer_addr, true, call).await
     }
 
-    /// Gives a blank node its id; answers the id that it has.
-    pub async fn invite(&self, addr: &str, invite: v1::InviteRequest) -> Result<u64, NodeError> {
+    /// Which build a member runs.
+    pub async fn describe_build(&self, id: u64, addr: &str) -> Result<v1::Build, NodeError> {
+        let mut client = self.client(addr, Use::Raft)?;
+        let call = client.describe_build(self.request(id, v1::DescribeBuildRequest {}));
+        unary(addr, false, call).await
+    }
+
+    /// Gives a blank node its id; answers the id that it has, and what it knows.
+    pub async fn invite(
+        &self,
+        addr: &str,
+        invite: v1::InviteRequest,
+    ) -> Result<v1::InviteReply, NodeError> {
         let mut client = self.client(addr, Use::Raft)?;
         let call = client.invite(Request::new(invite));
-        let reply = unary(addr, true, call).await?;
-        reply
-            .error
-            .map_or(Ok(reply.node_id), |error| Err(error.into()))
+        let mut reply = unary(addr, true, call).await?;
+        match reply.error.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(reply),
+        }
     }
 }
 

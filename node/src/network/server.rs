@@ -106,7 +106,7 @@ impl Peer for PeerService {
 
     async fn forward(
         &self,
-        request: Request<v1::ExecuteRequest>,
+        request: Request<v1::ForwardRequest>,
     ) -> Result<Response<v1::ExecuteReply>, Status> {
         let core = self.addressed(&request)?;
         Ok(Response::new(
@@ -129,14 +129,26 @@ impl Peer for PeerService {
         let reply = match self.shared.invited(request.into_inner()).await {
             Ok(node_id) => v1::InviteReply {
                 node_id,
+                command_version: self.shared.config().node.known_version(),
                 error: None,
             },
             Err(error) => v1::InviteReply {
-                node_id: 0,
                 error: Some(error.into()),
+                ..v1::InviteReply::default()
             },
         };
         Ok(Response::new(reply))
+    }
+
+    async fn describe_build(
+        &self,
+        request: Request<v1::DescribeBuildRequest>,
+    ) -> Result<Response<v1::Build>, Status> {
+        self.addressed(&request)?;
+        Ok(Response::new(v1::Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            command_version: self.shared.config().node.known_version(),
+        }))
     }
 
     async fn administer(

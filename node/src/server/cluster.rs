@@ -54,6 +54,17 @@ impl Cluster for ClusterService {
         }))
     }
 
+    async fn found_cluster(
+        &self,
+        _request: Request<v1::FoundClusterRequest>,
+    ) -> Answer<v1::FoundClusterReply> {
+        let identity = self.shared.found_cluster().await?;
+        Ok(Response::new(v1::FoundClusterReply {
+            cluster_id: identity.cluster_id,
+            id: identity.node_id,
+        }))
+    }
+
     async fn add_member(&self, request: Request<v1::AddMemberRequest>) -> Answer<v1::MemberChange> {
         self.administer(Administer::Add(request.into_inner())).await
     }
@@ -102,10 +113,11 @@ impl Cluster for ClusterService {
     }
 }
 
-/// How a member is.
-pub fn status_of(core: &Core, problem: String) -> v1::NodeStatus {
+/// How a member is; its health and alarms are not the core's.
+pub fn status_of(core: &Core) -> v1::NodeStatus {
     let metrics = core.raft().metrics().borrow_watched().clone();
     let meta = core.state.meta();
+    let version = core.state.version();
     let index = |id: Option<crate::raft::LogId>| id.map_or(0, |id| id.index);
     v1::NodeStatus {
         cluster_id: core.identity().cluster_id.clone(),
@@ -121,14 +133,16 @@ pub fn status_of(core: &Core, problem: String) -> v1::NodeStatus {
         purged: index(metrics.purged),
         digest: meta.digest.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        healthy: problem.is_empty(),
-        problem,
+        cluster_version: version.version,
+        command_version: core.known_version,
+        version_held: version.held,
         client_addr: core.member.client_addr.clone(),
         peer_addr: core.member.peer_addr.clone(),
         http_addr: core.member.http_addr.clone(),
         now_ms: meta.now.0,
         leases: meta.leases,
         uptime_ms: millis(core.started.elapsed()),
+        ..v1::NodeStatus::default()
     }
 }
 

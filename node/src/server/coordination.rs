@@ -15,8 +15,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::{self, Exchange, OUTGOING};
-use super::{deadline, execute_reply};
+use super::{caller, deadline, execute_reply};
 use crate::core::Core;
+use crate::origin::{Caller, Origin};
 use crate::propose::Submission;
 use crate::read::ReadSubmission;
 use crate::respond::{Outcome, Responder};
@@ -36,7 +37,10 @@ impl CoordinationService {
     }
 }
 
-struct Execute(Arc<Core>);
+struct Execute {
+    core: Arc<Core>,
+    caller: Caller,
+}
 
 impl Exchange for Execute {
     type Batch = v1::ExecuteBatch;
@@ -52,8 +56,9 @@ impl Exchange for Execute {
     }
 
     fn submit(&self, deadline: Instant, request: v1::ExecuteRequest, to: Responder<Executed>) {
-        self.0.submit(Submission {
+        self.core.submit(Submission {
             command: request.command,
+            origin: Origin::from(self.caller.clone()).traced(&request.trace),
             deadline,
             allow_zero_ttl: request.allow_zero_ttl,
             responder: to,
@@ -71,7 +76,10 @@ impl Exchange for Execute {
     }
 }
 
-struct Read(Arc<Core>);
+struct Read {
+    core: Arc<Core>,
+    caller: Caller,
+}
 
 impl Exchange for Read {
     type Batch = v1::ReadBatch;
@@ -91,8 +99,9 @@ impl Exchange for Read {
             Ok(query) => query,
             Err(invalid) => return to.send(Err(NodeError::Invalid(invalid))),
         };
-        self.0.reader().submit(ReadSubmission {
+        self.core.reader().submit(ReadSubmission {
             query,
+            origin: Origin::from(self.caller.clone()).traced(&request.trace),
             consistency: consistency(&request),
             min_index: request.min_index,
             deadline,
@@ -167,9 +176,10 @@ impl Coordination for CoordinationService {
             hello: Some(core.hello()),
             ..v1::ExecuteReplies::default()
         };
+        let caller = caller(&request);
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
-            tokio::spawn(exchange::run(Execute(core), incoming, tx));
+            tokio::spawn(exchange::run(Execute { core, caller }, incoming, tx));
         }))
     }
 
@@ -182,9 +192,10 @@ impl Coordination for CoordinationService {
             hello: Some(core.hello()),
             ..v1::ReadReplies::default()
         };
+        let caller = caller(&request);
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
-            tokio::spawn(exchange::run(Read(core), incoming, tx));
+            tokio::spawn(exchange::run(Read { core, caller }, incoming, tx));
         }))
     }
 

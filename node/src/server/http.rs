@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use openraft::async_runtime::WatchReceiver;
 
+use crate::alarm::Alarm;
 use crate::node::Health;
 use crate::shared::Shared;
 
@@ -33,10 +34,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
 /// Whether the process does its work, with or without a quorum: what fails here is cured by a
 /// restart or by an operator, never by waiting.
 async fn livez(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
-    answer(&[store(&shared)], query.as_deref())
+    answer(&[store(&shared)], &[], query.as_deref())
 }
 
-/// Whether it can be given work: it is a member, knows a leader and has caught up.
+/// Whether it can be given work: it is a member, knows a leader, has caught up, and has no alarm
+/// that forbids it. Other alarms are shown with `?verbose`.
 async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
     let mut checks = vec![store(&shared), member(&shared)];
     if let Some(core) = shared.running() {
@@ -51,7 +53,7 @@ async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) ->
         };
         checks.push(("applied", caught_up(last.saturating_sub(applied))));
     }
-    answer(&checks, query.as_deref())
+    answer(&checks, &shared.alarms().active(), query.as_deref())
 }
 
 async fn version() -> String {
@@ -99,8 +101,8 @@ fn caught_up(behind: u64) -> Result<(), String> {
 
 type Answer = (StatusCode, String);
 
-/// `ok`, or what is wrong; with `?verbose` a line for each check.
-fn answer(checks: &[Check], query: Option<&str>) -> Answer {
+/// `ok`, or what is wrong; with `?verbose` a line for each check and each alarm.
+fn answer(checks: &[Check], alarms: &[Alarm], query: Option<&str>) -> Answer {
     let mut asked = query.unwrap_or_default().split('&');
     let verbose = asked.any(|it| it == "verbose" || it.starts_with("verbose="));
     let mut text = String::new();
@@ -112,7 +114,18 @@ fn answer(checks: &[Check], query: Option<&str>) -> Answer {
             Err(problem) => writeln!(text, "[-] {name}: {problem}"),
         };
     }
-    let well = checks.iter().all(|(_, outcome)| outcome.is_ok());
+    for Alarm {
+        kind, text: facts, ..
+    } in alarms
+    {
+        let _ = match kind.unready() {
+            true => writeln!(text, "[-] {}: {facts}", kind.name()),
+            false if verbose => writeln!(text, "[!] {}: {facts}", kind.name()),
+            false => Ok(()),
+        };
+    }
+    let well = checks.iter().all(|(_, outcome)| outcome.is_ok())
+        && !alarms.iter().any(|alarm| alarm.kind.unready());
     match well {
         true => (StatusCode::OK, text + "ok\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, text),
@@ -122,18 +135,28 @@ fn answer(checks: &[Check], query: Option<&str>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alarm::{AlarmKind, Alarms};
 
     #[test]
     fn one_bad_check_is_named_and_verbose_shows_all() {
         let bad = || ("leader", Err("no leader is known".to_owned()));
         let checks = [("store", Ok(())), bad()];
-        let (status, text) = answer(&checks, None);
+        let (status, text) = answer(&checks, &[], None);
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text, "[-] leader: no leader is known\n");
-        let (_, text) = answer(&checks, Some("verbose"));
+        let (_, text) = answer(&checks, &[], Some("verbose"));
         assert_eq!(text, "[+] store ok\n[-] leader: no leader is known\n");
-        let (status, text) = answer(&checks[..1], Some("a=b&verbose=1"));
+        let (status, text) = answer(&checks[..1], &[], Some("a=b&verbose=1"));
         assert_eq!((status, &*text), (StatusCode::OK, "[+] store ok\nok\n"));
+    }
+
+    #[test]
+    fn an_alarm_that_forbids_work_makes_the_node_unready() {
+        let alarms = Alarms::default();
+        alarms.raise(AlarmKind::Quarantined, "the digest differs");
+        let (status, text) = answer(&[("store", Ok(()))], &alarms.active(), None);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "[-] quarantined: the digest differs\n");
     }
 
     #[test]

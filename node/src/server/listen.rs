@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use super::connection::Connection;
 use quorate_rpc::frame::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 
 /// Streams one connection may have open.
@@ -61,8 +63,9 @@ impl Bound {
     }
 
     /// The socket as tonic takes connections from it.
-    pub fn incoming(self) -> TcpIncoming {
-        TcpIncoming::from(self.listener).with_nodelay(Some(true))
+    pub fn incoming(self) -> impl Stream<Item = std::io::Result<Connection>> {
+        let streams = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        streams.map(|stream| stream.map(Connection::new))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What this node serves to clients and operators.
 
+pub mod caller;
 mod cluster;
+mod connection;
 mod coordination;
 mod exchange;
 mod http;
@@ -17,6 +19,7 @@ pub use http::router as http_router;
 pub use listen::{Bound, ListenError, bind, server};
 
 use crate::core::Core;
+use crate::origin::{Caller, Origin};
 
 /// The node has stopped for good.
 pub fn fatal(error: &impl std::fmt::Display) -> NodeError {
@@ -36,6 +39,12 @@ pub fn deadline(timeout_ms: u32) -> Instant {
     Instant::now() + std::time::Duration::from_millis(ms.into())
 }
 
+/// Who makes a call, as the port that took it found out.
+pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
+    let known = request.extensions().get::<Caller>();
+    known.cloned().unwrap_or(Caller::Anonymous)
+}
+
 /// The reply to one command.
 pub fn execute_reply(id: u64, outcome: Result<Executed, NodeError>) -> v1::ExecuteReply {
     let (index, result) = match outcome {
@@ -53,11 +62,12 @@ pub fn execute_reply(id: u64, outcome: Result<Executed, NodeError>) -> v1::Execu
 }
 
 /// Executes a command that another node passed on: here or not at all.
-pub async fn execute_once(core: &Core, request: v1::ExecuteRequest) -> v1::ExecuteReply {
+pub async fn execute_once(core: &Core, request: v1::ForwardRequest) -> v1::ExecuteReply {
+    let origin = Origin::from_wire(request.origin.unwrap_or_default());
     let deadline = deadline(request.timeout_ms);
     let outcome = core
         .proposer()
-        .execute(request.command, deadline, request.allow_zero_ttl)
+        .execute(request.command, origin, deadline, request.allow_zero_ttl)
         .await;
-    execute_reply(request.id, outcome)
+    execute_reply(0, outcome)
 }

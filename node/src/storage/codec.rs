@@ -3,8 +3,8 @@
 //! Our own, so that another openraft cannot change what is on a disk. Everything starts with a
 //! version byte; numbers are little endian. An entry is `[version u8][kind u8][term u64][index
 //! u64][body]`, and these bytes are the same in the log and on the wire: a follower stores what it
-//! received. The body of a command is time and command ([`Proposal`]), of a membership its lists
-//! through the codec of the state machine crate.
+//! received. The body of a command is time, origin and command ([`Proposal`]), of a membership its
+//! lists through the codec of the state machine crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,15 +14,14 @@ use quorate_statemachine::codec::{self, BadBytes};
 use serde::{Deserialize, Serialize};
 
 use crate::raft::{
-    Entry, HEADER_BYTES, LeaderId, LogId, Member, Membership, Proposal, SnapshotMeta,
-    StoredMembership, Vote, log_id,
+    Entry, HEADER_BYTES, KIND_COMMAND, KIND_COMMAND_OF, LeaderId, LogId, Member, Membership,
+    Proposal, SnapshotMeta, StoredMembership, Vote, log_id,
 };
 
 /// The version that this build writes, and the only one it reads so far.
 pub const FORMAT_VERSION: u8 = 1;
 
 const KIND_BLANK: u8 = 0;
-const KIND_COMMAND: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
 
 /// The bytes of an entry. A command that came from such bytes is not copied.
@@ -40,7 +39,7 @@ pub fn encode_entry(entry: &Entry) -> Bytes {
 }
 
 fn encode_command(id: &LogId, proposal: &Proposal) -> Bytes {
-    let header = header(KIND_COMMAND, id);
+    let header = header(proposal.kind(), id);
     if proposal.framed()[..HEADER_BYTES] == header {
         return proposal.framed().clone();
     }
@@ -58,7 +57,7 @@ pub fn decode_entry(bytes: Bytes) -> Result<Entry, BadBytes> {
             codec::nothing_left(&bytes[HEADER_BYTES..])?;
             EntryPayload::Blank
         }
-        KIND_COMMAND => {
+        KIND_COMMAND | KIND_COMMAND_OF => {
             let length = bytes.len();
             let proposal = Proposal::from_framed(bytes).ok_or(BadBytes::Short(length))?;
             EntryPayload::Normal(proposal)
@@ -281,6 +280,7 @@ fn take_bool(input: &mut &[u8]) -> Result<bool, BadBytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::origin::{Caller, Origin, Trace};
     use quorate_statemachine::Timestamp;
 
     fn membership() -> Membership {
@@ -297,7 +297,18 @@ mod tests {
     fn command() -> Entry {
         Entry {
             log_id: log_id(3, 0x0102),
-            payload: EntryPayload::Normal(Proposal::new(Timestamp(5), b"xy")),
+            payload: EntryPayload::Normal(Proposal::new(
+                Timestamp(5),
+                &Caller::Cluster.into(),
+                b"xy",
+            )),
+        }
+    }
+
+    fn command_of(origin: &Origin) -> Entry {
+        Entry {
+            log_id: log_id(3, 0x0102),
+            payload: EntryPayload::Normal(Proposal::new(Timestamp(5), origin, b"xy")),
         }
     }
 
@@ -324,6 +335,31 @@ mod tests {
             [&[1, 2], &head[..], &body[..]].concat()
         );
         for entry in [blank, command(), change] {
+            assert_eq!(decode_entry(encode_entry(&entry)), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn bytes_of_entries_with_an_origin_are_pinned() {
+        let head = [1, 3, 3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0];
+        let time = [5, 0, 0, 0, 0, 0, 0, 0];
+        let unknown = command_of(&Caller::Anonymous.into());
+        let bytes = [&head[..], &time[..], &[0, 0], b"xy"].concat();
+        assert_eq!(encode_entry(&unknown), bytes);
+        let named = command_of(&Caller::Named("ci".into()).into());
+        let bytes = [&head[..], &time[..], b"\x02ci\x00xy"].concat();
+        assert_eq!(encode_entry(&named), bytes);
+        let traced = command_of(&Origin {
+            caller: Caller::Named("ci".into()),
+            trace: Some(Trace {
+                trace_id: [7; 16],
+                span_id: [9; 8],
+            }),
+        });
+        let origin = [b"\x02ci\x01", &[7; 16][..], &[9; 8][..]].concat();
+        let bytes = [&head[..], &time[..], &origin[..], b"xy"].concat();
+        assert_eq!(encode_entry(&traced), bytes);
+        for entry in [unknown, named, traced] {
             assert_eq!(decode_entry(encode_entry(&entry)), Ok(entry));
         }
     }

@@ -25,8 +25,12 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// Makes names in a directory durable.
+/// Makes names in a directory durable. The parent of a name without a folder is "", where it is.
 pub(super) fn sync_dir(path: &Path) -> Result<(), StorageError> {
+    let path = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    };
     let dir = File::open(path).map_err(StorageError::io("open", path))?;
     dir.sync_all().map_err(StorageError::io("sync", path))
 }
@@ -68,5 +72,16 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StorageError::io("read", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_of_a_name_without_a_folder_is_synced() {
+        let parent = Path::new("quorate-data").parent().expect("an empty one");
+        assert!(sync_dir(parent).is_ok());
     }
 }

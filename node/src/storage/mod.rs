@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod guard;
 mod log;
+pub mod offline;
 mod open;
 mod receiver;
 mod snapshot;

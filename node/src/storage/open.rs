@@ -81,6 +81,22 @@ impl DataDir {
         })
     }
 
+    /// Opens the directory of a member that is stopped, and locks it. Makes nothing.
+    pub(super) fn open_existing(path: &Path) -> Result<(Self, Identity), StorageError> {
+        let identity = path.join(IDENTITY);
+        if !identity.exists() {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(StorageError::io("find", &identity)(source));
+        }
+        let dir = Self::open(path)?;
+        match dir.identity().cloned() {
+            Some(identity) => Ok((dir, identity)),
+            None => Err(StorageError::NoIdentity {
+                path: path.to_owned(),
+            }),
+        }
+    }
+
     /// Whose directory it is; `None` for a new one.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {

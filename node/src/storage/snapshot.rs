@@ -353,6 +353,32 @@ impl Snapshots {
     }
 }
 
+/// The whole snapshots of a directory that no node works on, oldest first. Changes nothing.
+pub(super) fn list(dir: &Path) -> Result<Vec<SnapshotData>, StorageError> {
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    let names = files::names(dir)?.into_iter();
+    let published = names
+        .filter(|name| !name.starts_with(RECEIVING_PREFIX) && !name.starts_with(MAKING_PREFIX));
+    let mut found: Vec<SnapshotData> = published.filter_map(|name| load(&dir.join(name))).collect();
+    found.sort_by_key(|data| data.manifest().meta.last_log_id);
+    Ok(found)
+}
+
+/// The first file whose content is not what the manifest says.
+pub(super) fn check_files(data: &SnapshotData) -> Result<(), StorageError> {
+    for file in &data.manifest().files {
+        let path = data.path().join(&file.name);
+        let found = hash_file(&path).map_err(StorageError::io("read", &path))?;
+        if found != (file.size, file.checksum) {
+            let problem = "its content is not the one that the snapshot's manifest names";
+            return Err(StorageError::damaged(&path, problem));
+        }
+    }
+    Ok(())
+}
+
 /// A whole snapshot, judged by its manifest and its files' sizes; checksums are checked by whoever
 /// receives it.
 fn load(path: &Path) -> Option<SnapshotData> {

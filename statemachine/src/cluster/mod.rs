@@ -1,10 +1,12 @@
-//! The cluster itself: time without other work, digests to compare, ids of members.
+//! The cluster itself: time without other work, digests to compare, ids of members, its version.
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Validate, operations};
 use crate::refusal::{Failure, Refusal, Subject};
 use crate::tables::MetaRow;
+use crate::transaction::Transaction;
+use crate::version;
 
 /// Lets time pass: the leader proposes it when something is due and nobody writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +30,29 @@ pub struct Found {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocateNodeId {}
 
+/// Lets the cluster use the commands of a higher [version](crate::version). Only a leader that has
+/// asked every member proposes it. Answers the version afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetVersion {
+    /// The highest version that every member knows.
+    pub version: u32,
+}
+
+/// Keeps the cluster's version as it is although every member knows a higher one, or no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldVersion {
+    /// Whether to keep it.
+    pub held: bool,
+}
+
 operations! {
     Cluster {
         0x0401 "cluster.tick" Tick => ();
         0x0402 "cluster.record_digest" RecordDigest => ();
         0x0403 "cluster.found" Found => ();
         0x0404 "cluster.allocate_node_id" AllocateNodeId => u64;
+        0x0410 "cluster.set_version" [since 2] SetVersion => u32;
+        0x0411 "cluster.hold_version" [since 2] HoldVersion => ();
     }
 }
 
@@ -41,8 +60,14 @@ impl Validate for Tick {}
 impl Validate for RecordDigest {}
 impl Validate for Found {}
 impl Validate for AllocateNodeId {}
+impl Validate for SetVersion {}
+impl Validate for HoldVersion {}
 
-pub(crate) fn apply(meta: &mut MetaRow, command: &Command) -> Result<Response, Failure> {
+pub(crate) fn apply(
+    tx: &mut Transaction<'_>,
+    meta: &mut MetaRow,
+    command: &Command,
+) -> Result<Response, Failure> {
     match command {
         Command::Tick(_) => Ok(Response::Tick(())),
         Command::RecordDigest(_) => Ok(Response::RecordDigest(())),
@@ -50,6 +75,14 @@ pub(crate) fn apply(meta: &mut MetaRow, command: &Command) -> Result<Response, F
         Command::AllocateNodeId(_) => {
             meta.last_node_id += 1;
             Ok(Response::AllocateNodeId(meta.last_node_id))
+        }
+        Command::SetVersion(command) => {
+            let version = version::raise(tx, command.version)?;
+            Ok(Response::SetVersion(version))
+        }
+        Command::HoldVersion(command) => {
+            version::hold(tx, command.held)?;
+            Ok(Response::HoldVersion(()))
         }
     }
 }

@@ -10,6 +10,8 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::version::{ClusterVersion, VersionRow};
+
 /// The one namespace so far.
 pub const NAMESPACE: u16 = 0;
 
@@ -32,6 +34,7 @@ pub const REGISTRY: &[(u8, &str)] = &[
     (Due::TAG, Due::NAME),
     (Requests::TAG, Requests::NAME),
     (RequestsByAge::TAG, RequestsByAge::NAME),
+    (ClusterVersion::TAG, ClusterVersion::NAME),
     (Leases::TAG, Leases::NAME),
     (LeaseHistory::TAG, LeaseHistory::NAME),
     (LeaseEnded::TAG, LeaseEnded::NAME),
@@ -90,6 +93,7 @@ pub fn resident(tag: u8) -> bool {
         tag,
         Meta::TAG
             | Due::TAG
+            | ClusterVersion::TAG
             | Leases::TAG
             | Queues::TAG
             | QueueReady::TAG

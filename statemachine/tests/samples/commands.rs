@@ -159,6 +159,8 @@ fn cluster_actions() -> Vec<Action> {
         }
         .into(),
         cluster::AllocateNodeId {}.into(),
+        cluster::SetVersion { version: 2 }.into(),
+        cluster::HoldVersion { held: true }.into(),
     ]
 }
 

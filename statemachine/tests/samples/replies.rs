@@ -17,8 +17,11 @@ pub fn replies() -> Vec<(String, Reply)> {
         .into_iter()
         .map(|(name, response)| (name.to_owned(), Reply(Ok(response))))
         .collect();
+    // What the cluster itself is asked for since is no step of a composite.
+    let later = ["cluster.set_version", "cluster.hold_version"];
     let steps = responses()
         .into_iter()
+        .filter(|(name, _)| !later.contains(name))
         .map(|(_, response)| response)
         .collect();
     all.push((
@@ -137,12 +140,14 @@ fn queue_responses() -> Vec<(&'static str, queue::Response)> {
 }
 
 fn cluster_responses() -> Vec<(&'static str, cluster::Response)> {
-    use cluster::Response::{AllocateNodeId, Found, RecordDigest, Tick};
+    use cluster::Response::{AllocateNodeId, Found, HoldVersion, RecordDigest, SetVersion, Tick};
     vec![
         ("cluster.tick", Tick(())),
         ("cluster.record_digest", RecordDigest(())),
         ("cluster.found", Found(())),
         ("cluster.allocate_node_id", AllocateNodeId(4)),
+        ("cluster.set_version", SetVersion(2)),
+        ("cluster.hold_version", HoldVersion(())),
     ]
 }
 

@@ -8,7 +8,10 @@ use quorate_statemachine::digest::Digest;
 use quorate_statemachine::lease::{EndReason, Ended, EndedName, History, HistoryRow, Lease};
 use quorate_statemachine::process::{ProcessState, SessionRow};
 use quorate_statemachine::queue::{Item, ItemClaim, ItemId, ItemState, Queue};
-use quorate_statemachine::tables::{self, DedupeRow, DueKind, Key, MetaRow, RequestRow, Table};
+use quorate_statemachine::tables::{
+    self, DedupeRow, DueKind, Key, MetaRow, RequestRow, Table, VersionRow,
+};
+use quorate_statemachine::version::version_key;
 
 use super::locks::{ID, holder_row, holding, lock_row, waiter_row, waiting};
 use super::processes::{event_row, grant_row, process_row};
@@ -161,6 +164,13 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         ),
         row(tables::request_key(ID), &remembered),
         row(tables::request_age_key(302, ID), &(Timestamp(1_000), 3)),
+        row(
+            version_key(),
+            &VersionRow {
+                version: 2,
+                held: true,
+            },
+        ),
         row(tables::lease_key(&name("lock")), &lease_row()),
         row(tables::history_key(&name("lock")), &history_row()),
         row(

@@ -4,12 +4,12 @@ use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::queue::ItemId;
 use quorate_statemachine::tables::{
-    Due, DueKind, EventsByType, Grants, GrantsByProcess, GrantsBySession, LeaseEnded, LeaseHistory,
-    Leases, LockMembers, LockOrder, LockOwners, Locks, Meta, MetaRow, PREFIX_BYTES, PendingWakes,
-    ProcessDefinitions, ProcessEventKeys, ProcessEvents, ProcessSessions, Processes,
-    ProcessesByState, QueueDead, QueueDedupe, QueueItems, QueuePayloads, QueueReady, Queues,
-    REGISTRY, Requests, RequestsByAge, SessionGarbage, Sessions, Table, WakeTargets, parse_due_key,
-    split_name, tag_of,
+    ClusterVersion, Due, DueKind, EventsByType, Grants, GrantsByProcess, GrantsBySession,
+    LeaseEnded, LeaseHistory, Leases, LockMembers, LockOrder, LockOwners, Locks, Meta, MetaRow,
+    PREFIX_BYTES, PendingWakes, ProcessDefinitions, ProcessEventKeys, ProcessEvents,
+    ProcessSessions, Processes, ProcessesByState, QueueDead, QueueDedupe, QueueItems,
+    QueuePayloads, QueueReady, Queues, REGISTRY, Requests, RequestsByAge, SessionGarbage, Sessions,
+    Table, VersionRow, WakeTargets, parse_due_key, split_name, tag_of,
 };
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{Reply, Timestamp};
@@ -83,6 +83,10 @@ fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
                 id_text(id),
                 at.0
             )
+        }
+        ClusterVersion::TAG => {
+            let VersionRow { version, held } = row::<ClusterVersion>(value)?;
+            format!("version={version} held={held}")
         }
         Leases::TAG => print::lease_row(&row::<Leases>(value)?),
         LeaseHistory::TAG => {

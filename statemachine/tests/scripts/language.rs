@@ -34,6 +34,12 @@ pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
         }
         .into(),
         "allocate-node-id" => cluster::AllocateNodeId {}.into(),
+        "set-version" => cluster::SetVersion {
+            version: args.required_number("to")?,
+        }
+        .into(),
+        "hold-version" => cluster::HoldVersion { held: true }.into(),
+        "let-version-go" => cluster::HoldVersion { held: false }.into(),
         _ => return Ok(None),
     }))
 }

@@ -43,6 +43,8 @@ fn cluster_response(response: &cluster::Response) -> String {
         cluster::Response::RecordDigest(()) => "recorded".to_owned(),
         cluster::Response::Found(()) => "founded".to_owned(),
         cluster::Response::AllocateNodeId(id) => format!("node id {id}"),
+        cluster::Response::SetVersion(version) => format!("version {version}"),
+        cluster::Response::HoldVersion(()) => "done".to_owned(),
     }
 }
 

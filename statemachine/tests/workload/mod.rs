@@ -145,6 +145,7 @@ fn command(random: &mut Random, sessions: &mut Sessions, index: u64) -> Command 
 
 fn cluster_action(random: &mut Random) -> Action {
     match random.below(4) {
+        0 if random.below(4) == 0 => version_action(random),
         0 => cluster::RecordDigest {}.into(),
         1 => cluster::AllocateNodeId {}.into(),
         2 => cluster::Found {
@@ -153,6 +154,14 @@ fn cluster_action(random: &mut Random) -> Action {
         }
         .into(),
         _ => cluster::Tick {}.into(),
+    }
+}
+
+fn version_action(random: &mut Random) -> Action {
+    match random.below(3) {
+        0 => cluster::SetVersion { version: 2 }.into(),
+        1 => cluster::HoldVersion { held: true }.into(),
+        _ => cluster::HoldVersion { held: false }.into(),
     }
 }
 

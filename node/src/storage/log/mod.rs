@@ -47,6 +47,7 @@ use super::guard::Guard;
 use crate::raft::{Entry, Flushed, LogId, LogState, TypeConfig, Vote};
 
 mod cache;
+pub(super) mod offline;
 #[cfg(test)]
 mod tests;
 mod verify;

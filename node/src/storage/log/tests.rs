@@ -10,6 +10,7 @@ use quorate_statemachine::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
+use crate::origin::Caller;
 use crate::raft::{Proposal, log_id};
 
 struct Home(TempDir);
@@ -66,7 +67,11 @@ impl Home {
 fn entry(term: u64, index: u64, command: &str) -> Entry {
     Entry {
         log_id: log_id(term, index),
-        payload: EntryPayload::Normal(Proposal::new(Timestamp(index), command.as_bytes())),
+        payload: EntryPayload::Normal(Proposal::new(
+            Timestamp(index),
+            &Caller::Anonymous.into(),
+            command.as_bytes(),
+        )),
     }
 }
 

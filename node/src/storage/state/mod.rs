@@ -37,7 +37,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quorate_statemachine as statemachine;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::tables::{self, MetaRow};
-use quorate_statemachine::{Timestamp, codec};
+use quorate_statemachine::{Timestamp, codec, version};
 
 use self::behind::{Behind, Pending};
 use self::database::Database;
@@ -53,6 +53,7 @@ use crate::raft::{
 mod behind;
 mod database;
 mod digests;
+pub(super) mod offline;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -251,7 +252,7 @@ impl State {
             Some(row) => decode_meta(row).map_err(|e| database.damaged(e))?,
             None => MetaRow::default(),
         };
-        Ok(Self {
+        let state = Self {
             database: Arc::new(database),
             tables,
             pending: Pending::default(),
@@ -259,7 +260,11 @@ impl State {
             membership,
             meta,
             number,
-        })
+        };
+        match version::of(&state.view()) {
+            Ok(_) => Ok(state),
+            Err(problem) => Err(state.database.damaged(problem.to_string())),
+        }
     }
 
     fn stored(&self) -> Stored<'_> {
@@ -460,10 +465,16 @@ fn write_current(dir: &Path, number: u64) -> Result<(), StorageError> {
 
 /// The number of the state directory that holds; a new node's is 1.
 fn current_number(dir: &Path) -> Result<u64, StorageError> {
+    match read_current(dir)? {
+        Some(number) => Ok(number),
+        None => write_current(dir, 1).map(|()| 1),
+    }
+}
+
+fn read_current(dir: &Path) -> Result<Option<u64>, StorageError> {
     let path = open::current_of(dir);
     let Some(bytes) = files::read(&path)? else {
-        write_current(dir, 1)?;
-        return Ok(1);
+        return Ok(None);
     };
     let number = bytes.split_last_chunk::<4>().and_then(|(mut body, crc)| {
         if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
@@ -472,7 +483,13 @@ fn current_number(dir: &Path) -> Result<u64, StorageError> {
         super::codec::take_version(&mut body).ok()?;
         super::codec::take_u64(&mut body).ok()
     });
-    number.ok_or_else(|| StorageError::damaged(&path, "it does not match its checksum"))
+    match number {
+        Some(number) => Ok(Some(number)),
+        None => Err(StorageError::damaged(
+            &path,
+            "it does not match its checksum",
+        )),
+    }
 }
 
 fn remove_other_states(dir: &Path, number: u64) -> Result<(), StorageError> {

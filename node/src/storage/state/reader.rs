@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use quorate_statemachine::digest::Digest;
-use quorate_statemachine::tables::MetaRow;
-use quorate_statemachine::{Timestamp, view};
+use quorate_statemachine::tables::{MetaRow, VersionRow};
+use quorate_statemachine::{Timestamp, version, view};
 
 use super::Shared;
 use crate::raft::{LogId, StoredMembership};
@@ -66,6 +66,14 @@ impl StateReader {
     #[must_use]
     pub fn meta(&self) -> MetaRow {
         self.shared.state().meta.clone()
+    }
+
+    /// The version of the cluster, at the last applied command.
+    #[must_use]
+    pub fn version(&self) -> VersionRow {
+        let state = self.shared.state();
+        // It was readable when the state was opened, and only `apply` has written it since.
+        version::of(&state.view()).unwrap_or_default()
     }
 
     /// The last recorded digests with their log indices, oldest first.

@@ -12,6 +12,7 @@ use quorate_statemachine::{Command, LeaseToken, Name, Owner, cluster};
 use tempfile::TempDir;
 
 use super::*;
+use crate::origin::Caller;
 use crate::raft::{Membership, Proposal, log_id};
 use crate::storage::{DataDir, Identity, Receiver, Storage, StorageOptions};
 
@@ -72,7 +73,11 @@ fn claim(index: u64) -> Command {
 fn entry_of(index: u64, command: &Command) -> Entry {
     Entry {
         log_id: log_id(1, index),
-        payload: EntryPayload::Normal(Proposal::new(Timestamp(index), &command.encode())),
+        payload: EntryPayload::Normal(Proposal::new(
+            Timestamp(index),
+            &Caller::Cluster.into(),
+            &command.encode(),
+        )),
     }
 }
 
@@ -287,7 +292,11 @@ async fn an_entry_that_is_old_or_no_command_stops_the_store_and_does_nothing() {
         "{error}"
     );
     let mut bad = claims(10..12);
-    bad[1].payload = EntryPayload::Normal(Proposal::new(Timestamp(11), b"garbage"));
+    bad[1].payload = EntryPayload::Normal(Proposal::new(
+        Timestamp(11),
+        &Caller::Cluster.into(),
+        b"garbage",
+    ));
     let error = try_apply(&mut store, bad).await.unwrap_err().to_string();
     assert!(
         error.contains("entry 11 of the log is no command of this build"),

@@ -1,0 +1,48 @@
+//! The program `quorate` itself, as a person would run it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+
+/// The program, built as it is now. Cargo builds no other package's programs for a test. `node` is
+/// `env!("CARGO_BIN_EXE_test-node")`, beside which it lies.
+pub fn quorate(node: &str) -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let dir = Path::new(node).parent().expect("a program has a directory");
+        let target = dir.parent().expect("it is that of a profile");
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args(["build", "--quiet", "--locked", "-p", "quorate-cli"])
+            .arg("--target-dir")
+            .arg(target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if dir.ends_with("release") {
+            build.arg("--release");
+        }
+        let built = build.status().expect("cargo has built this test too");
+        assert!(built.success(), "quorate was not built");
+        dir.join("quorate")
+    })
+}
+
+/// The program with these arguments against these endpoints; waits until it has ended.
+pub async fn run(program: &Path, endpoints: &str, args: &[&str]) -> Result<Output> {
+    let mut command = tokio::process::Command::new(program);
+    command
+        .args(args)
+        .env("QUORATE_ENDPOINTS", endpoints)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = command.output().await;
+    output.with_context(|| format!("cannot run {} {args:?}", program.display()))
+}
+
+/// What it printed, if it ended well.
+pub fn printed(output: &Output) -> Result<String> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {stderr}", output.status);
+    Ok(String::from_utf8(output.stdout.clone())?)
+}
