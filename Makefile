@@ -3,10 +3,11 @@
 #   make demo    a cluster at work while it is hurt   DIR=… LIMIT=n ONCE=1 BASE_PORT=7400
 #   make test    all tests and a short demo
 #   make bench   beside etcd, on this machine; writes docs/PERFORMANCE.md (tests/load/run.sh)
+#   make mixed   a cluster of an older build, upgraded   OLD=program of that build
 #   make check   format, lints, tests, documentation; writes nothing but target/
 #   make fix     formats the code
 
-.PHONY: demo test check fix bench build tests lints
+.PHONY: mixed demo test check fix bench build tests lints
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
@@ -27,6 +28,10 @@ demo: build
 		--base-port $(BASE_PORT) --data-dir $(target)/demo $(if $(ONCE),--once)
 
 test: tests
+	deploy/check/systemd.sh $(target)/debug/quorate
+	deploy/check/container.sh $(target)/debug/quorate
+	deploy/check/recipes.sh $(target)/debug/quorate
+	deploy/check/walk.py $(target)/debug/quorate docs/QUICKSTART.md docs/OPERATIONS.md
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit 300 --once \
 		--base-port 17400 --data-dir $(target)/demo-test
 
@@ -48,6 +53,9 @@ check: lints test
 
 fix:
 	cargo fmt --all
+
+mixed: build
+	deploy/check/mixed.sh $(OLD) $(target)/debug/quorate
 
 bench:
 	tests/load/run.sh
