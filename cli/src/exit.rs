@@ -40,6 +40,8 @@ pub enum Exit {
     Contention = 4,
     /// A fence or precondition is lost.
     Lost = 5,
+    /// Whoever asks may not do it.
+    Denied = 6,
     /// No leader, or nobody answers.
     Unreachable = 7,
     /// Whether it was done is unknown.
@@ -186,6 +188,7 @@ fn of_refusal(refusal: &Refusal) -> Failure {
         | Refusal::Moved { .. }
         | Refusal::Ended { .. } => Exit::Lost,
         Refusal::Exhausted { .. } => Exit::Exhausted,
+        Refusal::Denied { .. } => Exit::Denied,
         Refusal::RequestTooOld { .. } => Exit::Unknown,
         // `root` takes the steps off.
         Refusal::Step { .. } => Exit::Error,

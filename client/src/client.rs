@@ -289,5 +289,6 @@ fn noun(response: &Response) -> &'static str {
         Response::Composite(_) => "a composite",
         Response::Lock(_) => "a lock operation",
         Response::Session(_) => "a session operation",
+        Response::Access(_) => "an operation on access control",
     }
 }

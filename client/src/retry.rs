@@ -118,7 +118,8 @@ pub(crate) fn is_safe_to_repeat(command: &Command) -> bool {
             | session::Command::CommitAttachments(_)
             | session::Command::ForgetAttachment(_) => false,
         },
-        Action::Cluster(_) | Action::Composite(_) => false,
+        // A late repetition must not undo what another administrator did in between.
+        Action::Access(_) | Action::Cluster(_) | Action::Composite(_) => false,
     }
 }
 

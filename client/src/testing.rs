@@ -16,7 +16,8 @@ use quorate_rpc::NodeError;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{
-    Action, Command, Entry, InvalidArgument, Query, Reply, Timestamp, apply, cluster, query,
+    Action, Command, Entry, InvalidArgument, Principal, Query, Reply, Timestamp, apply, cluster,
+    query,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -152,6 +153,7 @@ impl MemoryTransport {
             index,
             proposed_at,
             command,
+            principal: Principal::Anonymous,
         };
         let applied = apply(&inner.view, entry).expect("the command was checked at the border");
         inner.index = index;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_rpc::v1;
 use quorate_statemachine::Principal;
+use quorate_statemachine::access::EMBEDDED;
 use quorate_statemachine::limits::PRINCIPAL_BYTES_MAX;
 
 const TRACE_BYTES: usize = 24;
@@ -42,9 +43,6 @@ pub struct Trace {
     /// The caller's span in it.
     pub span_id: [u8; 8],
 }
-
-/// What the name of a caller in the process of a node begins with: no other principal's does.
-const EMBEDDED: &str = "embedded:";
 
 impl Caller {
     /// Whoever embeds the node of this name, in the node's own process.

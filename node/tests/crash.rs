@@ -280,6 +280,7 @@ impl Model {
                 index,
                 proposed_at: Timestamp(index),
                 command: &command(index),
+                principal: quorate_statemachine::Principal::Cluster,
             };
             let applied = quorate_statemachine::apply(&self.view, entry).unwrap();
             self.view.commit(applied.changes);

@@ -1,11 +1,14 @@
 //! The one door into the state: [`apply`].
 //!
 //! Per entry, in this order: cluster time is clamped, what is due is swept (a bounded number of
-//! rows), the request id is looked up, the preconditions are checked, the command is done, its
-//! answer is remembered. Same view and same entry give the same outcome on every node.
+//! rows), the rights of its principal are checked, the request id is looked up, the preconditions
+//! are checked, the command is done, its answer is remembered. Same view and same entry give the
+//! same outcome on every node.
 
+use crate::access::Rights;
 use crate::command::{Action, Command, Reply, Response};
 use crate::context::Context;
+use crate::id::Principal;
 use crate::limits::{SWEEP_MAX, TICK_SWEEP_MAX};
 use crate::notice::Notice;
 use crate::refusal::{Broken, Failure, Refusal};
@@ -14,7 +17,7 @@ use crate::tables::{Meta, MetaRow, Table, meta_key};
 use crate::time::{Timestamp, clamp};
 use crate::transaction::{Changes, Transaction, read};
 use crate::view::View;
-use crate::{cluster, codec, expiry, lease, lock, process, queue, session};
+use crate::{access, cluster, codec, expiry, lease, lock, process, queue, session};
 
 /// One entry of the log, as far as the state machine is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +28,8 @@ pub struct Entry<'a> {
     pub proposed_at: Timestamp,
     /// The encoded [`Command`].
     pub command: &'a [u8],
+    /// Who asked for it.
+    pub principal: Principal<'a>,
 }
 
 /// What an entry does.
@@ -54,14 +59,16 @@ pub fn apply(view: &dyn View, entry: Entry<'_>) -> Result<Applied, Broken> {
     })?;
     meta.now = clamp(meta.now, entry.proposed_at);
     meta.last_index = entry.index;
+    let mut tx = Transaction::new(view);
+    let rights = Rights::of(&mut tx, entry.principal)?;
     let mut ctx = Context {
         now: meta.now,
         index: entry.index,
         step: 0,
         fence_base: meta.fence_base,
         overdue: false,
+        rights: &rights,
     };
-    let mut tx = Transaction::new(view);
     ctx.overdue = sweep(&mut tx, &mut meta, &ctx, &command)?;
     let reply = execute_once(&mut tx, &mut meta, &ctx, &command)?;
     finish(tx, meta, &command, reply)
@@ -92,12 +99,17 @@ fn sweep(
     Ok(overdue)
 }
 
+/// Rights come first: a remembered answer is for those who may ask for it. A denial is not
+/// remembered, so that the same request goes through once the right is granted.
 fn execute_once(
     tx: &mut Transaction<'_>,
     meta: &mut MetaRow,
     ctx: &Context,
     command: &Command,
 ) -> Result<Reply, Broken> {
+    if let Err(denied) = ctx.rights.check_command(command) {
+        return Ok(Reply(Err(denied)));
+    }
     let Some(id) = &command.request else {
         return execute(tx, meta, ctx, command);
     };
@@ -181,6 +193,7 @@ fn dispatch(
         Action::Cluster(command) => cluster::apply(tx, meta, command).map(Response::Cluster),
         Action::Lock(command) => lock::apply(tx, meta, ctx, command).map(Response::Lock),
         Action::Session(command) => session::apply(tx, meta, ctx, command).map(Response::Session),
+        Action::Access(command) => access::apply(tx, ctx, command).map(Response::Access),
         Action::Composite(_) => Err(Broken("a composite inside a composite".to_owned()).into()),
     }
 }

@@ -12,7 +12,7 @@ use crate::limits::{COMMAND_BYTES_MAX, COMPOSITE_STEPS_MAX, PRECONDITIONS_MAX};
 use crate::nesting::decode_without;
 use crate::refusal::{InvalidArgument, Refusal};
 use crate::request::RequestId;
-use crate::{cluster, lease, lock, process, queue, session};
+use crate::{access, cluster, lease, lock, process, queue, session};
 
 /// A typed operation: what a caller builds, and what it gets back.
 pub trait Operation: Validate + Into<Action> {
@@ -151,6 +151,8 @@ pub enum Action {
     Session(session::Command),
     /// Several actions, all or nothing.
     Composite(Vec<Action>),
+    /// Who may do what.
+    Access(access::Command),
 }
 
 /// What an action answers: one arm per noun. Variants are only ever appended.
@@ -171,6 +173,8 @@ pub enum Response {
     Lock(lock::Response),
     /// Of a session action.
     Session(session::Response),
+    /// Of an action on access control.
+    Access(access::Response),
 }
 
 /// Index of [`Response::Composite`] in the stored form.
@@ -294,6 +298,7 @@ impl Action {
             Self::Cluster(command) => command.name(),
             Self::Lock(command) => command.name(),
             Self::Session(command) => command.name(),
+            Self::Access(command) => command.name(),
             Self::Composite(_) => "composite",
         }
     }
@@ -308,6 +313,7 @@ impl Action {
             Self::Cluster(command) => command.tag(),
             Self::Lock(command) => command.tag(),
             Self::Session(command) => command.tag(),
+            Self::Access(command) => command.tag(),
             Self::Composite(_) => TAG_COMPOSITE,
         }
     }
@@ -322,6 +328,7 @@ impl Action {
             Self::Cluster(command) => command.since(),
             Self::Lock(command) => command.since(),
             Self::Session(command) => command.since(),
+            Self::Access(command) => command.since(),
             Self::Composite(steps) => {
                 let since = steps.iter().map(Self::since).max();
                 since.unwrap_or(crate::version::FIRST)
@@ -337,6 +344,7 @@ impl Action {
             Self::Cluster(command) => command.encode_body(out),
             Self::Lock(command) => command.encode_body(out),
             Self::Session(command) => command.encode_body(out),
+            Self::Access(command) => command.encode_body(out),
             Self::Composite(steps) => {
                 codec::put(out, &(steps.len() as u64));
                 for step in steps {
@@ -356,6 +364,7 @@ impl Action {
             0x04 => cluster::Command::decode_body(tag, body).map(Self::Cluster),
             0x05 => lock::Command::decode_body(tag, body).map(Self::Lock),
             0x06 => session::Command::decode_body(tag, body).map(Self::Session),
+            0x07 => access::Command::decode_body(tag, body).map(Self::Access),
             _ if tag == TAG_COMPOSITE => Self::decode_composite(body),
             _ => Err(BadBytes::Tag(tag)),
         }
@@ -387,6 +396,7 @@ impl Action {
             Self::Cluster(command) => command.validate(),
             Self::Lock(command) => command.validate(),
             Self::Session(command) => command.validate(),
+            Self::Access(command) => command.validate(),
             Self::Composite(steps) => validate_composite(steps),
         }
     }
@@ -416,6 +426,6 @@ fn may_be_a_step(step: &Action) -> bool {
         Action::Lease(command) => !matches!(command, lease::Command::RenewMany(_)),
         Action::Queue(_) | Action::Process(_) | Action::Session(_) => true,
         Action::Lock(command) => matches!(command, lock::Command::Release(_)),
-        Action::Composite(_) | Action::Cluster(_) => false,
+        Action::Composite(_) | Action::Cluster(_) | Action::Access(_) => false,
     }
 }

@@ -1,12 +1,13 @@
 //! All that a command may know of the world: when it is, and where it stands in the log.
 
+use crate::access::Rights;
 use crate::fencing::FencingToken;
 use crate::limits::COMPOSITE_STEPS_MAX;
 use crate::time::Timestamp;
 
 /// The facts of one entry, the same on every node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Context {
+pub struct Context<'a> {
     /// Clamped cluster time.
     pub now: Timestamp,
     /// Log index of the entry.
@@ -17,9 +18,11 @@ pub struct Context {
     pub fence_base: u64,
     /// The sweep before the command may have left something that is due.
     pub overdue: bool,
+    /// What whoever asked for the command may do.
+    pub rights: &'a Rights,
 }
 
-impl Context {
+impl Context<'_> {
     /// The token of a grant made by this entry: greater than every token granted before.
     ///
     /// All grants of one composite share it; tokens are compared per key, lock or item, where one

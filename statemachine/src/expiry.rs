@@ -17,7 +17,7 @@ use crate::tables::{Due, DueKind, Key, MetaRow, due_key, parse_due_key, read_due
 use crate::time::Timestamp;
 use crate::transaction::{Transaction, read_range};
 use crate::view::View;
-use crate::{lease, lock, queue, session};
+use crate::{access, lease, lock, queue, session};
 
 /// Ends what is due at `ctx.now`, at most `limit` entries of the due index. True when more may be.
 pub(crate) fn sweep(
@@ -87,6 +87,7 @@ fn end_one(
         | DueKind::SessionWork
         | DueKind::SessionGraph
         | DueKind::SessionGarbage => session::end_due(tx, ctx, kind, &subject),
+        DueKind::Token => access::token_due(tx, ctx, &subject.name),
     }
 }
 

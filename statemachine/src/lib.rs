@@ -20,6 +20,7 @@
 //! - [`process`]: a record with a log of events without gaps.
 //! - [`session`]: state that moves by commits, with the work and the inputs that wait for it.
 //! - [`cluster`]: time, digests, node ids.
+//! - [`access`]: who may do what; the one noun that looks at an entry's principal.
 //!
 //! Any command may carry preconditions ([`fencing::Precondition`]) and a request id
 //! ([`request::RequestId`]); several actions may be put into one composite that is done as a whole
@@ -38,6 +39,7 @@
     clippy::float_arithmetic
 )]
 
+pub mod access;
 mod apply;
 pub mod cluster;
 pub mod codec;

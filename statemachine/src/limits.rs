@@ -9,6 +9,25 @@ pub const NAME_BYTES_MAX: usize = 512;
 /// Longest name of a principal. In bytes: an entry keeps its length in one.
 pub const PRINCIPAL_BYTES_MAX: usize = 128;
 
+/// Users of the cluster. A change of rights looks at all of them in the worst case, and all are in
+/// memory: 10,000 x about 300 bytes.
+pub const USERS_MAX: u64 = 10_000;
+
+/// Roles of the cluster.
+pub const ROLES_MAX: u64 = 1_000;
+
+/// Roles of one user. With [`ROLE_RULES_MAX`] that is 1,024 rules to try for each key.
+pub const USER_ROLES_MAX: usize = 16;
+
+/// Rules of one role.
+pub const ROLE_RULES_MAX: usize = 64;
+
+/// Tokens of one user: they go with it, in one entry.
+pub const USER_TOKENS_MAX: usize = 64;
+
+/// Longest life of a token that has an end: ten years. In milliseconds.
+pub const TOKEN_TTL_MS_MAX: u64 = 3_653 * 24 * 60 * 60 * 1000;
+
 /// Longest opaque lease token a caller may mint. In bytes. A UUID in text form has 36.
 pub const LEASE_TOKEN_BYTES_MAX: usize = 128;
 

@@ -11,7 +11,7 @@ use crate::refusal::{Broken, InvalidArgument};
 use crate::tables::{Key, Table};
 use crate::time::Timestamp;
 use crate::view::View;
-use crate::{lease, lock, process, queue, session};
+use crate::{access, lease, lock, process, queue, session};
 
 /// What to read: one arm per noun. Variants are only ever appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub enum Query {
     Lock(lock::Query),
     /// Sessions.
     Session(session::Query),
+    /// Who may do what.
+    Access(access::Query),
 }
 
 /// What was read: one arm per noun. Variants are only ever appended.
@@ -41,6 +43,8 @@ pub enum Answer {
     Lock(lock::Answer),
     /// Of sessions.
     Session(session::Answer),
+    /// Of access control.
+    Access(access::Answer),
 }
 
 /// One page of a listing.
@@ -84,6 +88,7 @@ impl Query {
             Self::Process(query) => process::validate_query(query),
             Self::Lock(query) => lock::validate_query(query),
             Self::Session(query) => session::validate_query(query),
+            Self::Access(query) => access::validate_query(query),
         }
     }
 
@@ -96,6 +101,7 @@ impl Query {
             Self::Process(_) => "process.query",
             Self::Lock(_) => "lock.query",
             Self::Session(_) => "session.query",
+            Self::Access(_) => "access.query",
         }
     }
 }
@@ -121,6 +127,7 @@ pub fn query(view: &dyn View, now: Timestamp, query: &Query) -> Result<Answer, B
         Query::Process(query) => process::query(view, query).map(Answer::Process),
         Query::Lock(query) => lock::query(view, now, query).map(Answer::Lock),
         Query::Session(query) => session::query(view, now, query).map(Answer::Session),
+        Query::Access(query) => access::query(view, now, query).map(Answer::Access),
     }
 }
 

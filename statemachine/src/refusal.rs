@@ -7,6 +7,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
+use crate::access::{Noun, Verb};
 use crate::nesting::decode_without;
 use crate::time::Timestamp;
 
@@ -107,6 +108,12 @@ pub enum Subject {
     Blob,
     /// A graph of a session, named `session#graph`.
     Graph,
+    /// A user of access control.
+    User,
+    /// A role of access control.
+    Role,
+    /// A token of access control, named by its id, which is no secret.
+    Token,
 }
 
 impl Subject {
@@ -127,6 +134,9 @@ impl Subject {
             Self::Input => "input",
             Self::Blob => "blob",
             Self::Graph => "graph",
+            Self::User => "user",
+            Self::Role => "role",
+            Self::Token => "token",
         }
     }
 }
@@ -245,6 +255,36 @@ pub enum Refusal {
         /// The revision it has.
         actual: u64,
     },
+    /// Access is controlled, and whoever asked may not do this.
+    #[error(
+        "{principal} may not {}; an administrator can grant it with a role whose rule covers it",
+        denied_what(*.verb, *.noun, .key)
+    )]
+    Denied {
+        /// Who asked, as its node found out.
+        principal: String,
+        /// What it would have had to be allowed.
+        verb: Verb,
+        /// On which kind of thing.
+        noun: Noun,
+        /// On which key; empty for the cluster as a whole.
+        key: String,
+    },
+}
+
+/// Words for what is denied.
+fn denied_what(verb: Verb, noun: Noun, key: &str) -> String {
+    let verb = match verb {
+        Verb::Read => "read",
+        Verb::Write => "write",
+        Verb::Admin => "administer",
+    };
+    match noun {
+        Noun::Cluster => format!("{verb} the cluster"),
+        Noun::Access => format!("{verb} access control"),
+        _ if key.is_empty() => format!("{verb} all of kind {noun}"),
+        _ => format!("{verb} {noun} {key:?}"),
+    }
 }
 
 /// Index of [`Refusal::Step`] in the stored form.
@@ -295,6 +335,7 @@ impl Refusal {
             Self::Exhausted { .. } => "resource_exhausted",
             Self::RequestTooOld { .. } => "outcome_unknown",
             Self::Moved { .. } => "conflict",
+            Self::Denied { .. } => "denied",
             Self::Step { refusal, .. } => refusal.code(),
         }
     }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use quorate_statemachine::tables::REGISTRY;
 use quorate_statemachine::{
-    Answer, Command, Query, Reply, cluster, lease, lock, process, queue, session,
+    Answer, Command, Query, Reply, access, cluster, lease, lock, process, queue, session,
 };
 
 /// Everything pinned, by name.
@@ -121,6 +121,7 @@ fn operations() -> Vec<(u16, &'static str)> {
         cluster::Command::TAGS,
         lock::Command::TAGS,
         session::Command::TAGS,
+        access::Command::TAGS,
     ]
     .concat()
 }
@@ -176,6 +177,7 @@ fn a_nouns_tags_share_their_high_byte() {
         (0x04, cluster::Command::TAGS),
         (0x05, lock::Command::TAGS),
         (0x06, session::Command::TAGS),
+        (0x07, access::Command::TAGS),
     ];
     for (high, tags) in nouns {
         assert!(

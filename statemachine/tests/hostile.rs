@@ -507,6 +507,7 @@ fn an_entry_that_is_no_command_or_out_of_order_stops_the_node() {
         index,
         proposed_at: Timestamp(1),
         command,
+        principal: quorate_statemachine::Principal::Cluster,
     };
     let broken = apply(&view, entry(1, b"no command")).expect_err("no answer to this");
     assert!(broken.to_string().contains("entry 1"), "{broken}");

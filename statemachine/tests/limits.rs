@@ -82,6 +82,7 @@ fn reply(view: &mut MemoryView, index: u64, command: &Command) -> Reply {
         index,
         proposed_at: Timestamp(1_000),
         command: &command.encode(),
+        principal: quorate_statemachine::Principal::Cluster,
     };
     let applied = apply(view, entry).expect("a sound state");
     view.commit(applied.changes);

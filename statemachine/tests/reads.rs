@@ -40,6 +40,7 @@ fn state(ended: usize, running: usize) -> (MemoryView, u64) {
             index,
             proposed_at: Timestamp(1_000),
             command: &Command::from(action).encode(),
+            principal: quorate_statemachine::Principal::Cluster,
         };
         let applied = apply(&view, entry).expect("a sound state");
         applied.reply.0.expect("nothing refuses it");
@@ -88,6 +89,7 @@ fn rows_of_append(view: &MemoryView, index: u64) -> usize {
         index: index + 1,
         proposed_at: Timestamp(1_000),
         command: &Command::from(Action::from(append)).encode(),
+        principal: quorate_statemachine::Principal::Cluster,
     };
     let applied = apply(&counting, entry).expect("a sound state");
     applied.reply.0.expect("nothing refuses it");

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Validate, operations};
-use crate::refusal::{Failure, Refusal, Subject};
+use crate::limits::NOTE_BYTES_MAX;
+use crate::refusal::{Failure, InvalidArgument, Refusal, Subject};
 use crate::tables::MetaRow;
 use crate::transaction::Transaction;
 use crate::version;
@@ -45,6 +46,14 @@ pub struct HoldVersion {
     pub held: bool,
 }
 
+/// Notes in the log what its principal does by other means than a command: a change of membership,
+/// a snapshot. Changes nothing. Its principal needs the right to administer the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteAction {
+    /// What is done, in words.
+    pub action: String,
+}
+
 operations! {
     Cluster {
         0x0401 "cluster.tick" Tick => ();
@@ -53,6 +62,7 @@ operations! {
         0x0404 "cluster.allocate_node_id" AllocateNodeId => u64;
         0x0410 "cluster.set_version" [since 2] SetVersion => u32;
         0x0411 "cluster.hold_version" [since 2] HoldVersion => ();
+        0x0420 "cluster.note_action" [since 2] NoteAction => ();
     }
 }
 
@@ -62,6 +72,12 @@ impl Validate for Found {}
 impl Validate for AllocateNodeId {}
 impl Validate for SetVersion {}
 impl Validate for HoldVersion {}
+
+impl Validate for NoteAction {
+    fn validate(&self) -> Result<(), InvalidArgument> {
+        InvalidArgument::check_bytes("action", self.action.len(), NOTE_BYTES_MAX)
+    }
+}
 
 pub(crate) fn apply(
     tx: &mut Transaction<'_>,
@@ -84,6 +100,7 @@ pub(crate) fn apply(
             version::hold(tx, command.held)?;
             Ok(Response::HoldVersion(()))
         }
+        Command::NoteAction(_) => Ok(Response::NoteAction(())),
     }
 }
 

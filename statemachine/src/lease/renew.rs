@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Lease, fenced, require_live};
+use crate::access::needs;
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
@@ -30,7 +31,8 @@ pub struct Renew {
     pub ttl_ms: u64,
 }
 
-/// Renewals that the leader gathered into one entry; each has its own answer, in order.
+/// Renewals of one caller that the leader gathered into one entry; each has its own answer, in
+/// order, a denial included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewMany {
     /// At most [`RENEWALS_PER_ENTRY_MAX`].
@@ -92,7 +94,14 @@ impl RenewMany {
         ctx: &Context,
     ) -> Result<Vec<Result<Renewed, Refusal>>, Failure> {
         let renewals = self.renewals.iter();
-        let answers = renewals.map(|renewal| answered(renewal.apply(tx, ctx)));
+        let answers = renewals.map(|renewal| {
+            let allowed = ctx.rights.check(needs::lease_renewal(renewal));
+            answered(
+                allowed
+                    .map_err(Failure::from)
+                    .and_then(|()| renewal.apply(tx, ctx)),
+            )
+        });
         answers.collect()
     }
 }

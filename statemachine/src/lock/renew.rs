@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::end::remembered;
 use super::row::{fenced, store_moved};
 use super::{End, Place};
+use crate::access::needs;
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
@@ -32,7 +33,8 @@ pub struct Renew {
     pub ttl_ms: Option<u64>,
 }
 
-/// Renewals that the leader gathered into one entry; each has its own answer, in order.
+/// Renewals of one caller that the leader gathered into one entry; each has its own answer, in
+/// order, a denial included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewMany {
     /// At most [`RENEWALS_PER_ENTRY_MAX`].
@@ -143,7 +145,14 @@ impl RenewMany {
         ctx: &Context,
     ) -> Result<Vec<Result<Kept, Refusal>>, Failure> {
         let renewals = self.renewals.iter();
-        let answers = renewals.map(|renewal| answered(renewal.apply(tx, ctx)));
+        let answers = renewals.map(|renewal| {
+            let allowed = ctx.rights.check(needs::lock_renewal(renewal));
+            answered(
+                allowed
+                    .map_err(Failure::from)
+                    .and_then(|()| renewal.apply(tx, ctx)),
+            )
+        });
         answers.collect()
     }
 }

@@ -99,6 +99,8 @@ pub enum DueKind {
     SessionGraph = 11,
     /// What is left of a session or graph; subject: session, zero, id, graph.
     SessionGarbage = 12,
+    /// A token that has an end; subject: its id.
+    Token = 13,
 }
 
 impl DueKind {
@@ -116,6 +118,7 @@ impl DueKind {
             Self::SessionWork,
             Self::SessionGraph,
             Self::SessionGarbage,
+            Self::Token,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -215,9 +218,11 @@ impl DueSubject<'_> {
 /// Splits the subject of a due entry.
 pub fn read_due_subject(kind: DueKind, subject: &[u8]) -> Result<DueSubject<'_>, Broken> {
     let (name, rest) = match kind {
-        DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle | DueKind::LockHandOver => {
-            (subject, &[][..])
-        }
+        DueKind::Lease
+        | DueKind::LeaseHistory
+        | DueKind::QueueIdle
+        | DueKind::LockHandOver
+        | DueKind::Token => (subject, &[][..]),
         DueKind::QueueClaim
         | DueKind::QueueDelay
         | DueKind::QueueDedupe

@@ -83,6 +83,11 @@ pub const REGISTRY: &[(u8, &str)] = &[
     (SessionAttachments::TAG, SessionAttachments::NAME),
     (SessionIntents::TAG, SessionIntents::NAME),
     (SessionGarbage::TAG, SessionGarbage::NAME),
+    (Access::TAG, Access::NAME),
+    (Users::TAG, Users::NAME),
+    (Roles::TAG, Roles::NAME),
+    (Tokens::TAG, Tokens::NAME),
+    (TokensByUser::TAG, TokensByUser::NAME),
 ];
 
 /// Whether rows of this table are small, hot and scanned from the front, so that a store keeps them
@@ -101,6 +106,9 @@ pub fn resident(tag: u8) -> bool {
             | LockMembers::TAG
             | LockOrder::TAG
             | LockOwners::TAG
+            | Access::TAG
+            | Users::TAG
+            | Roles::TAG
     )
 }
 
@@ -224,6 +232,7 @@ pub fn split_name(own: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&own[..end], &own[end + 1..]))
 }
 
+mod access;
 mod cluster;
 mod leases;
 mod locks;
@@ -231,6 +240,10 @@ mod processes;
 mod queues;
 mod sessions;
 
+pub use access::{
+    Access, AccessRow, Roles, Tokens, TokensByUser, Users, access_key, role_key, token_id_of,
+    token_key, token_of_user_key, tokens_of, user_key,
+};
 pub use cluster::{
     Due, DueKind, DueSubject, Meta, MetaRow, RequestRow, Requests, RequestsByAge, due_key,
     meta_key, parse_due_key, read_due_subject, request_age_key, request_key,

@@ -14,6 +14,7 @@ fn at(view: &MemoryView, index: u64, now: u64, command: &Command) -> Result<Chan
         index,
         proposed_at: Timestamp(now),
         command: &command,
+        principal: quorate_statemachine::Principal::Cluster,
     };
     apply(view, entry).map(|applied| applied.changes)
 }

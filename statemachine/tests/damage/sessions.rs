@@ -269,6 +269,7 @@ fn full() -> MemoryView {
             index,
             proposed_at: Timestamp(1_000),
             command: &command,
+            principal: quorate_statemachine::Principal::Cluster,
         };
         let applied = apply(&view, entry).expect("a sound state");
         assert!(applied.reply.0.is_ok(), "{index}: {:?}", applied.reply);

@@ -257,6 +257,7 @@ impl Pair {
             index: self.index,
             proposed_at,
             command: &command.encode(),
+            principal: quorate_statemachine::Principal::Cluster,
         };
         let applied = apply(&self.view, entry).expect("the state stays sound");
         self.view.commit(applied.changes);

@@ -55,6 +55,7 @@ impl Pair {
             index: self.model.index + 1,
             proposed_at: self.clock,
             command: &command.encode(),
+            principal: quorate_statemachine::Principal::Cluster,
         };
         apply(&self.view, entry).expect("no invariant breaks")
     }

@@ -38,6 +38,7 @@ impl Pair {
             index: self.model.index,
             proposed_at: self.model.now,
             command: &command.encode(),
+            principal: quorate_statemachine::Principal::Cluster,
         };
         let applied = apply(&self.view, entry).expect("no invariant breaks");
         self.view.commit(applied.changes.clone());

@@ -3,6 +3,7 @@
 use quorate_statemachine::queue::{self, ItemId};
 use quorate_statemachine::{Action, Command, Precondition, RequestId, cluster, lease};
 
+use super::access::access_actions;
 use super::locks::{acquires, lock_actions, release};
 use super::processes::{process_actions, process_append};
 use super::session_commands::{session_actions, session_forms};
@@ -77,6 +78,7 @@ fn actions() -> Vec<Action> {
         cluster_actions(),
         lock_actions(),
         session_actions(),
+        access_actions(),
     ]
     .concat()
 }
@@ -161,6 +163,10 @@ fn cluster_actions() -> Vec<Action> {
         cluster::AllocateNodeId {}.into(),
         cluster::SetVersion { version: 2 }.into(),
         cluster::HoldVersion { held: true }.into(),
+        cluster::NoteAction {
+            action: "member remove 3".to_owned(),
+        }
+        .into(),
     ]
 }
 

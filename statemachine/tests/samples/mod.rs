@@ -8,6 +8,7 @@
 
 use quorate_statemachine::{LeaseToken, Name, Owner};
 
+mod access;
 mod commands;
 mod locks;
 mod processes;

@@ -4,6 +4,7 @@ use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ClaimedItem, ItemId, ItemState};
 use quorate_statemachine::{Answer, Query, lease};
 
+use super::access::{access_answers, access_queries};
 use super::locks::{lock_answers, lock_queries};
 use super::name;
 use super::processes::{process_answers, process_queries};
@@ -55,6 +56,8 @@ pub fn queries() -> Vec<(&'static str, Query)> {
     all.extend(process_queries());
     all.extend(lock_queries());
     all.extend(session_queries());
+    let access = access_queries().into_iter();
+    all.extend(access.map(|(name, query)| (name, Query::Access(query))));
     all
 }
 
@@ -97,7 +100,12 @@ pub fn answers() -> Vec<(String, Answer)> {
     let sessions = session_answers().into_iter();
     let sessions = sessions.map(|(name, answer)| (name.to_owned(), answer));
     let all = all.into_iter().chain(processes);
-    all.chain(lock_answers()).chain(sessions).collect()
+    let access = access_answers().into_iter();
+    let access = access.map(|(name, answer)| (name.to_owned(), Answer::Access(answer)));
+    all.chain(lock_answers())
+        .chain(sessions)
+        .chain(access)
+        .collect()
 }
 
 fn page<T>(row: T) -> Page<T> {

@@ -6,6 +6,7 @@ use quorate_statemachine::{
     InvalidArgument, Refusal, Reply, Response, Subject, Timestamp, cluster,
 };
 
+use super::access::{access_responses, denied};
 use super::locks::{lock_refusal, lock_responses};
 use super::processes::process_responses;
 use super::rows::{item_claim, item_row, lease_row};
@@ -18,7 +19,11 @@ pub fn replies() -> Vec<(String, Reply)> {
         .map(|(name, response)| (name.to_owned(), Reply(Ok(response))))
         .collect();
     // What the cluster itself is asked for since is no step of a composite.
-    let later = ["cluster.set_version", "cluster.hold_version"];
+    let later = [
+        "cluster.set_version",
+        "cluster.hold_version",
+        "cluster.note_action",
+    ];
     let steps = responses()
         .into_iter()
         .filter(|(name, _)| !later.contains(name))
@@ -39,6 +44,11 @@ pub fn replies() -> Vec<(String, Reply)> {
     all.push(("refusal step".to_owned(), Reply(Err(step))));
     all.extend(lock_replies());
     all.extend(session_replies());
+    let access = access_responses().into_iter();
+    all.extend(
+        access.map(|(name, response)| (name.to_owned(), Reply(Ok(Response::Access(response))))),
+    );
+    all.push(("refusal denied".to_owned(), Reply(Err(denied()))));
     all
 }
 
@@ -140,7 +150,9 @@ fn queue_responses() -> Vec<(&'static str, queue::Response)> {
 }
 
 fn cluster_responses() -> Vec<(&'static str, cluster::Response)> {
-    use cluster::Response::{AllocateNodeId, Found, HoldVersion, RecordDigest, SetVersion, Tick};
+    use cluster::Response::{
+        AllocateNodeId, Found, HoldVersion, NoteAction, RecordDigest, SetVersion, Tick,
+    };
     vec![
         ("cluster.tick", Tick(())),
         ("cluster.record_digest", RecordDigest(())),
@@ -148,6 +160,7 @@ fn cluster_responses() -> Vec<(&'static str, cluster::Response)> {
         ("cluster.allocate_node_id", AllocateNodeId(4)),
         ("cluster.set_version", SetVersion(2)),
         ("cluster.hold_version", HoldVersion(())),
+        ("cluster.note_action", NoteAction(())),
     ]
 }
 

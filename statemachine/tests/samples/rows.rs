@@ -13,6 +13,7 @@ use quorate_statemachine::tables::{
 };
 use quorate_statemachine::version::version_key;
 
+use super::access::access_rows;
 use super::locks::{ID, holder_row, holding, lock_row, waiter_row, waiting};
 use super::processes::{event_row, grant_row, process_row};
 use super::sessions::{session_row_forms, session_rows};
@@ -201,6 +202,7 @@ pub fn rows() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         row(tables::lock_owner_key(&owner(), &lock, ID), &()),
     ];
     all.extend(session_rows());
+    all.extend(access_rows());
     all
 }
 

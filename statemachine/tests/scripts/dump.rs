@@ -4,18 +4,18 @@ use quorate_statemachine::codec;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::queue::ItemId;
 use quorate_statemachine::tables::{
-    ClusterVersion, Due, DueKind, EventsByType, Grants, GrantsByProcess, GrantsBySession,
+    Access, ClusterVersion, Due, DueKind, EventsByType, Grants, GrantsByProcess, GrantsBySession,
     LeaseEnded, LeaseHistory, Leases, LockMembers, LockOrder, LockOwners, Locks, Meta, MetaRow,
     PREFIX_BYTES, PendingWakes, ProcessDefinitions, ProcessEventKeys, ProcessEvents,
     ProcessSessions, Processes, ProcessesByState, QueueDead, QueueDedupe, QueueItems,
     QueuePayloads, QueueReady, Queues, REGISTRY, Requests, RequestsByAge, SessionGarbage, Sessions,
-    Table, VersionRow, WakeTargets, parse_due_key, split_name, tag_of,
+    Table, TokensByUser, VersionRow, WakeTargets, parse_due_key, split_name, tag_of,
 };
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{Reply, Timestamp};
 
 use crate::args::Bad;
-use crate::{locks, print, processes, session_dump};
+use crate::{access, locks, print, processes, session_dump};
 
 /// The rows of the tables named, or of all; then the digest.
 pub fn dump(view: &MemoryView, tables: &[String]) -> Result<String, Bad> {
@@ -106,6 +106,7 @@ fn line(tag: u8, key: &[u8], value: &[u8]) -> Result<String, Bad> {
         Processes::TAG..=ProcessSessions::TAG => process_line(tag, own, value)?,
         Locks::TAG..=LockOwners::TAG => lock_line(tag, own, value)?,
         Sessions::TAG..=SessionGarbage::TAG => session_dump::line(tag, own, value)?,
+        Access::TAG..=TokensByUser::TAG => access::line(tag, key, value)?,
         _ => return Err(format!("table {tag:#04x} has no decoder here").into()),
     })
 }
@@ -254,9 +255,11 @@ fn meta(row: &MetaRow) -> String {
 fn due(key: &[u8]) -> Result<String, Bad> {
     let (Timestamp(at), kind, subject) = parse_due_key(key).ok_or("a due key has no meaning")?;
     let subject = match kind {
-        DueKind::Lease | DueKind::LeaseHistory | DueKind::QueueIdle | DueKind::LockHandOver => {
-            name(subject)
-        }
+        DueKind::Lease
+        | DueKind::LeaseHistory
+        | DueKind::QueueIdle
+        | DueKind::LockHandOver
+        | DueKind::Token => name(subject),
         DueKind::LockMember => {
             let (lock, id) = split_name(subject).ok_or("a due key has no acquisition")?;
             format!("{} {}", name(lock), id_text(id))

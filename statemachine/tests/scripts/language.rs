@@ -6,7 +6,7 @@ use quorate_statemachine::queue::{self, ItemState, Outcome};
 use quorate_statemachine::{Action, LeaseToken, Name, Query, RequestId, cluster};
 
 use crate::args::{Args, Bad, id_of, parse_item, parse_number, split};
-use crate::{processes, sessions};
+use crate::{access, processes, sessions};
 
 /// The action that a line asks for, if its word is one of an action.
 pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
@@ -20,6 +20,9 @@ pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
         return Ok(Some(action));
     }
     if let Some(action) = processes::action(word, args)? {
+        return Ok(Some(action));
+    }
+    if let Some(action) = access::action(word, args)? {
         return Ok(Some(action));
     }
     if let Some(action) = sessions::action(word, args)? {
@@ -39,6 +42,10 @@ pub fn action(word: &str, args: &mut Args) -> Result<Option<Action>, Bad> {
         }
         .into(),
         "hold-version" => cluster::HoldVersion { held: true }.into(),
+        "note-action" => cluster::NoteAction {
+            action: args.required("action")?,
+        }
+        .into(),
         "let-version-go" => cluster::HoldVersion { held: false }.into(),
         _ => return Ok(None),
     }))
@@ -284,6 +291,9 @@ pub fn query(word: &str, args: &mut Args) -> Result<Option<Query>, Bad> {
     }
     if let Some(query) = sessions::query(word, args)? {
         return Ok(Some(Query::Session(query)));
+    }
+    if let Some(query) = access::query(word, args)? {
+        return Ok(Some(Query::Access(query)));
     }
     Ok(Some(match word {
         "get" | "list" | "history" | "explain" => Query::Lease(lease_query(word, args)?),

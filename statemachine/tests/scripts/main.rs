@@ -19,12 +19,16 @@
 //! push-input claim-inputs abandon-inputs cancel-inputs cancel-inputs-from  and their inputs
 //! note-attachment commit-attachments forget-attachment  what is stored elsewhere for them
 //! session sessions nodes path node blobs work inputs attachments  and their queries
+//! put-user put-role put-token enable-access ...     access control: `access.rs`
+//! authenticate id=t1 secret=s                       whom a token proves, at the clock
 //! tick record-digest found allocate-node-id         the cluster
 //! step COMMAND ... / composite                      gathers steps; does them all or none
 //! repeat N LINE                                     {i} is the round, {last} the last index
 //! dump [TABLE ...]                                  every row, and the digest
 //! ```
 //!
+//! Any command and query takes `as=NAME`, or `as="?"` for a caller without a name; without it the
+//! cluster itself asks.
 //! Any command takes `request=ID not-before=INDEX`, `fence=KEY@TOKEN`, `lock-fence=KEY@TOKEN` and
 //! `claim-fence=QUEUE/ITEM@TOKEN`. After each command the digest that is kept up to date must equal
 //! the one computed from all rows. Run with `UPDATE_GOLDENFILES=1` to write what happens now into
@@ -32,6 +36,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "scripts are files")]
 
+mod access;
 mod args;
 mod dump;
 mod language;
@@ -44,10 +49,11 @@ mod sessions;
 
 use std::path::{Path, PathBuf};
 
+use quorate_statemachine::access::{self as machine_access, Rights};
 use quorate_statemachine::tables::{MetaRow, meta_key};
 use quorate_statemachine::transaction::read;
 use quorate_statemachine::view::MemoryView;
-use quorate_statemachine::{Action, Command, Entry, Query, Timestamp, apply, query};
+use quorate_statemachine::{Action, Command, Entry, Principal, Query, Timestamp, apply, query};
 
 use args::{Args, Bad, parse_number};
 
@@ -106,6 +112,7 @@ impl Runner {
                 self.steps.push(step);
                 args.finish().map(|()| String::new())
             }
+            "authenticate" => self.authenticate(args),
             "composite" => {
                 let steps = std::mem::take(&mut self.steps);
                 self.command(Action::Composite(steps), args)
@@ -119,14 +126,23 @@ impl Runner {
             return self.command(action, args);
         }
         if let Some(query) = language::query(word, &mut args)? {
+            let principal = args.optional("as");
             args.finish()?;
-            return self.query(&query);
+            return self.query(&query, principal_of(principal.as_deref()));
         }
         Err(format!("{word:?} is no command").into())
     }
 
+    fn authenticate(&self, mut args: Args) -> Result<String, Bad> {
+        let (id, hash) = (args.name("id")?, access::hash(&args.required("secret")?));
+        args.finish()?;
+        let found = machine_access::authenticate(&self.view, self.now()?, &id, &hash)?;
+        Ok(found.map_or_else(|| "nobody".to_owned(), |user| user.to_string()))
+    }
+
     /// As a node does: what decoding refuses never becomes an entry.
     fn command(&mut self, action: Action, mut args: Args) -> Result<String, Bad> {
+        let principal = args.optional("as");
         let request = args.request()?;
         let preconditions = args.preconditions()?;
         args.finish()?;
@@ -139,15 +155,16 @@ impl Runner {
         if let Err(invalid) = Command::decode(&command) {
             return Ok(format!("invalid: {invalid}"));
         }
-        self.apply(&command)
+        self.apply(&command, principal_of(principal.as_deref()))
     }
 
-    fn apply(&mut self, command: &[u8]) -> Result<String, Bad> {
+    fn apply(&mut self, command: &[u8], principal: Principal<'_>) -> Result<String, Bad> {
         self.last_index += 1;
         let entry = Entry {
             index: self.last_index,
             proposed_at: self.clock,
             command,
+            principal,
         };
         let applied = apply(&self.view, entry)?;
         self.view.commit(applied.changes);
@@ -169,17 +186,31 @@ impl Runner {
     }
 
     /// The query goes through its bytes too, and is asked at the clock or at the last entry.
-    fn query(&self, asked: &Query) -> Result<String, Bad> {
+    fn query(&self, asked: &Query, principal: Principal<'_>) -> Result<String, Bad> {
         let asked = match Query::decode(&asked.encode()) {
             Ok(asked) => asked,
             Err(invalid) => return Ok(format!("invalid: {invalid}")),
         };
-        let now = self.clock.max(self.meta()?.now);
-        Ok(print::answer(&query(&self.view, now, &asked)?))
+        if let Err(refusal) = Rights::in_view(&self.view, principal)?.check_query(&asked) {
+            return Ok(print::refused(&refusal));
+        }
+        Ok(print::answer(&query(&self.view, self.now()?, &asked)?))
+    }
+
+    fn now(&self) -> Result<Timestamp, Bad> {
+        Ok(self.clock.max(self.meta()?.now))
     }
 
     fn meta(&self) -> Result<MetaRow, Bad> {
         Ok(read(&self.view, &meta_key())?.unwrap_or_default())
+    }
+}
+
+fn principal_of(name: Option<&str>) -> Principal<'_> {
+    match name {
+        None => Principal::Cluster,
+        Some("?") => Principal::Anonymous,
+        Some(name) => Principal::Named(name),
     }
 }
 
@@ -204,6 +235,11 @@ fn scripts_in(folder: &Path) -> Vec<PathBuf> {
         .collect();
     scripts.sort();
     scripts
+}
+
+#[test]
+fn access() {
+    run("access");
 }
 
 #[test]
@@ -254,6 +290,7 @@ fn cluster() {
 #[test]
 fn every_script_starts_with_a_sentence_and_belongs_to_a_test() {
     let tested = [
+        "access",
         "cluster",
         "composite",
         "expiry",

@@ -8,7 +8,7 @@ use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ClaimedItem, Item, ItemId, Queue, Settled};
 use quorate_statemachine::{Answer, Owner, Refusal, Reply, Response, cluster};
 
-use crate::{locks, processes, session_print};
+use crate::{access, locks, processes, session_print};
 
 /// The reply of an entry.
 pub fn reply(reply: &Reply) -> String {
@@ -30,6 +30,7 @@ fn response_lines(response: &Response) -> String {
         Response::Cluster(response) => cluster_response(response),
         Response::Lock(response) => locks::response(response),
         Response::Session(response) => session_print::response(response),
+        Response::Access(response) => access::response(response),
         Response::Composite(responses) => {
             let lines = responses.iter().map(response_lines);
             format!("all {} steps done{}", responses.len(), numbered(lines))
@@ -44,7 +45,7 @@ fn cluster_response(response: &cluster::Response) -> String {
         cluster::Response::Found(()) => "founded".to_owned(),
         cluster::Response::AllocateNodeId(id) => format!("node id {id}"),
         cluster::Response::SetVersion(version) => format!("version {version}"),
-        cluster::Response::HoldVersion(()) => "done".to_owned(),
+        cluster::Response::HoldVersion(()) | cluster::Response::NoteAction(()) => "done".to_owned(),
     }
 }
 
@@ -125,6 +126,7 @@ pub fn answer(answer: &Answer) -> String {
         ),
         Answer::Process(answer) => processes::answer(answer),
         Answer::Session(answer) => session_print::answer(answer),
+        Answer::Access(answer) => access::answer(answer),
     }
 }
 

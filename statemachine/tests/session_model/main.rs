@@ -64,6 +64,7 @@ impl Pair {
             index: self.model.index,
             proposed_at: self.clock,
             command: &command.encode(),
+            principal: quorate_statemachine::Principal::Cluster,
         };
         apply(&self.view, entry).expect("no invariant breaks")
     }

@@ -98,6 +98,7 @@ impl State {
             index: self.index,
             proposed_at: Timestamp(self.now),
             command: &command.encode(),
+            principal: quorate_statemachine::Principal::Cluster,
         };
         let applied = apply(&self.view, entry).expect("no invariant breaks");
         self.view.commit(applied.changes);

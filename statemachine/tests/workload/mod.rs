@@ -5,9 +5,11 @@ use quorate_statemachine::lock::{self, Mode};
 use quorate_statemachine::process::{self, Ending, ProcessState, WakeTarget};
 use quorate_statemachine::queue::{self, ItemId, Outcome};
 use quorate_statemachine::{
-    Action, Command, Entry, LeaseToken, Name, Owner, Precondition, RequestId, Timestamp, cluster,
+    Action, Command, Entry, LeaseToken, Name, Owner, Precondition, Principal, RequestId, Timestamp,
+    cluster,
 };
 
+mod access;
 mod sessions;
 
 use sessions::Sessions;
@@ -68,6 +70,7 @@ pub struct Logged {
     index: u64,
     proposed_at: Timestamp,
     command: Vec<u8>,
+    by: Option<&'static str>,
 }
 
 impl Logged {
@@ -76,13 +79,15 @@ impl Logged {
             index: self.index,
             proposed_at: self.proposed_at,
             command: &self.command,
+            principal: self.by.map_or(Principal::Cluster, Principal::Named),
         }
     }
 }
 
 /// A log with gaps in its indexes and a clock that mostly goes on, now and then far, or back.
 pub fn log(seed: u64, entries: usize) -> Vec<Logged> {
-    let mut random = Random(seed);
+    // Rights have numbers of their own, so that the rest of a log does not hang on them.
+    let (mut random, mut rights) = (Random(seed), Random(!seed));
     let mut sessions = Sessions::default();
     let (mut index, mut clock) = (0, 1_000_000);
     (0..entries)
@@ -93,11 +98,16 @@ pub fn log(seed: u64, entries: usize) -> Vec<Logged> {
                 1 => clock + 700_000,
                 _ => clock + random.below(400),
             };
-            let command = command(&mut random, &mut sessions, index).encode();
+            let mut command = command(&mut random, &mut sessions, index);
+            if rights.below(40) == 0 {
+                command = access::action(&mut rights).into();
+            }
+            let by = access::principal(&mut rights, &command.action);
             Logged {
                 index,
                 proposed_at: Timestamp(clock),
-                command,
+                command: command.encode(),
+                by,
             }
         })
         .collect()

@@ -299,6 +299,7 @@ impl State {
                     index: id.index,
                     proposed_at: proposal.proposed_at(),
                     command: proposal.command(),
+                    principal: proposal.origin().0,
                 };
                 let applied = statemachine::apply(&self.view(), entry).map_err(io::Error::other)?;
                 for (key, value) in applied.changes {

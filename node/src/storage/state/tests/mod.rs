@@ -134,6 +134,7 @@ fn model(entries: &[Entry]) -> MemoryView {
             index: entry.log_id.index,
             proposed_at: proposal.proposed_at(),
             command: proposal.command(),
+            principal: proposal.origin().0,
         };
         let applied = statemachine::apply(&model, entry).unwrap();
         model.commit(applied.changes);
