@@ -4,10 +4,11 @@
 #   make test    all tests and a short demo
 #   make bench   beside etcd, on this machine; writes docs/PERFORMANCE.md (tests/load/run.sh)
 #   make mixed   a cluster of an older build, upgraded   OLD=program of that build
+#   make console the web console in headless Chromium, which is installed for it (124 MB)
 #   make check   format, lints, tests, documentation; writes nothing but target/
 #   make fix     formats the code
 
-.PHONY: mixed demo test check fix bench build tests lints
+.PHONY: console mixed demo test check fix bench build tests lints
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
@@ -34,6 +35,9 @@ test: tests
 	deploy/check/walk.py $(target)/debug/quorate docs/QUICKSTART.md docs/OPERATIONS.md
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit 300 --once \
 		--base-port 17400 --data-dir $(target)/demo-test
+
+console: build
+	deploy/check/console.sh $(target)/debug/quorate
 
 # The tests start the programs: built here, not in the middle of a test with a deadline.
 tests: build

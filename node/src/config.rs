@@ -16,6 +16,8 @@ pub struct Config {
     pub node: NodeSection,
     /// Where it listens, and where others reach it.
     pub listen: ListenSection,
+    /// What the HTTP port shows beside the answers to probes.
+    pub http: HttpSection,
     /// Timing of Raft.
     pub raft: RaftSection,
     /// Bounds of what is in flight.
@@ -55,6 +57,27 @@ pub struct ListenSection {
     pub advertise_peer: String,
     /// Where probes reach it, if that is not where it listens.
     pub advertise_http: String,
+}
+
+/// What the HTTP port shows beside the answers to probes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSection {
+    /// The web console. It shows the names of keys to whoever reaches the port.
+    pub console: Console,
+}
+
+/// Whether there is a web console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Console {
+    /// Where only this machine reaches it: `listen.http` is on loopback.
+    #[default]
+    Auto,
+    /// Wherever the port is.
+    On,
+    /// Nowhere.
+    Off,
 }
 
 /// Timing of Raft. All in milliseconds.

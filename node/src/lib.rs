@@ -49,6 +49,6 @@ pub mod storage;
 mod ticker;
 mod upgrade;
 
-pub use config::Config;
+pub use config::{Config, Console};
 pub use embed::Embedded;
 pub use node::{Builder, Health, Node, StartError};

@@ -49,11 +49,7 @@ impl Caller {
     #[must_use]
     pub fn embedded(node: &str) -> Self {
         let room = PRINCIPAL_BYTES_MAX - EMBEDDED.len();
-        let mut end = room.min(node.len());
-        while !node.is_char_boundary(end) {
-            end -= 1;
-        }
-        let name = &node[..end];
+        let name = &node[..node.floor_char_boundary(room)];
         Self::Named(format!("{EMBEDDED}{name}").into())
     }
 

@@ -99,6 +99,12 @@ impl Shared {
         });
     }
 
+    /// Whether the node is on its way out, or has gone.
+    pub fn is_stopping(&self) -> bool {
+        let asked = matches!(&*self.health.borrow(), Health::Stopping | Health::Stopped);
+        asked || self.stop.is_cancelled()
+    }
+
     /// From here on the node says that it is stopping, unless it has failed.
     pub fn stopping(&self) {
         self.health.send_if_modified(|health| {

@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use openraft::async_runtime::WatchReceiver;
 
+use super::console;
 use crate::alarm::Alarm;
 use crate::node::Health;
 use crate::shared::Shared;
@@ -28,7 +29,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/version", get(version))
-        .with_state(shared)
+        .with_state(Arc::clone(&shared))
+        .merge(console::router(shared))
 }
 
 /// Whether the process does its work, with or without a quorum: what fails here is cured by a

@@ -3,6 +3,7 @@
 pub mod caller;
 mod cluster;
 mod connection;
+mod console;
 mod coordination;
 mod exchange;
 mod http;
