@@ -1,12 +1,22 @@
-//! Compiles the protobuf files without protoc.
+//! Compiles the protobuf files without protoc, and keeps their descriptors for reflection.
+
+use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let protos = [
         "proto/quorate/v1/coordination.proto",
         "proto/quorate/v1/cluster.proto",
         "proto/quorate/v1/peer.proto",
+        "proto/quorate/v1/leases.proto",
+        "proto/quorate/v1/locks.proto",
     ];
     let descriptors = protox::compile(protos, ["proto"])?;
+    let mut published = descriptors.clone();
+    published
+        .file
+        .retain(|file| file.name() != "quorate/v1/peer.proto");
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("published.bin"), published.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(descriptors)?;

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use quorate_client::Client;
-use quorate_rpc::v1::cluster_server::ClusterServer;
-use quorate_rpc::v1::coordination_server::CoordinationServer;
 use quorate_rpc::v1::peer_server::PeerServer;
 use quorate_rpc::{NodeError, frame, v1};
 use quorate_statemachine::InvalidArgument;
@@ -19,7 +17,7 @@ use crate::embed::Embedded;
 use crate::membership::administer_anywhere;
 use crate::network::PeerService;
 use crate::raft::Member;
-use crate::server::{self, Bound, ClusterService, CoordinationService, ListenError};
+use crate::server::{self, Bound, ListenError};
 use crate::shared::Shared;
 use crate::storage::{DataDir, StorageError};
 
@@ -306,14 +304,8 @@ impl Sockets {
     fn serve(self, shared: &Arc<Shared>) {
         let limit = frame::MESSAGE_BYTES_MAX;
         if let Some(bound) = self.client {
-            let coordination =
-                CoordinationServer::new(CoordinationService::new(Arc::clone(shared)))
-                    .max_decoding_message_size(limit)
-                    .max_encoding_message_size(limit);
-            let cluster = ClusterServer::new(ClusterService::new(Arc::clone(shared)));
-            let router = server::server()
-                .add_service(coordination)
-                .add_service(cluster);
+            let routes = server::client_routes(shared);
+            let router = server::server().add_routes(routes);
             run_server(shared, "clients", router, bound);
         }
         if let Some(bound) = self.peer {

@@ -3,6 +3,7 @@
 //! | service | for whom |
 //! |---|---|
 //! | [`v1::coordination_server::Coordination`] | clients: execute, read, watch |
+//! | [`v1::leases_server::Leases`], [`v1::locks_server::Locks`] | clients in any language |
 //! | [`v1::cluster_server::Cluster`] | operators: status and membership |
 //! | [`v1::peer_server::Peer`] | the nodes of one cluster, nobody else |
 //!
@@ -14,7 +15,11 @@ pub mod v1 {
     tonic::include_proto!("quorate.v1");
 }
 
+/// Descriptors of all services but those between nodes, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/published.bin"));
+
 pub mod certificate;
+pub mod details;
 pub mod frame;
 pub mod identity;
 pub mod status;

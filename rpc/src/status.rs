@@ -15,8 +15,8 @@ use quorate_statemachine::InvalidArgument;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use crate::v1;
 use crate::v1::node_error::Kind;
+use crate::{details, v1};
 
 /// Where the leader is, as far as the speaker knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,9 +257,7 @@ impl From<NodeError> for Status {
             NodeError::NotFound { .. } => Code::NotFound,
             NodeError::Invalid(_) => Code::InvalidArgument,
         };
-        let text = error.to_string();
-        let details = prost::Message::encode_to_vec(&v1::NodeError::from(error));
-        Self::with_details(code, text, details.into())
+        details::unable(code, error)
     }
 }
 
@@ -267,8 +265,7 @@ impl From<Status> for NodeError {
     /// A status without our details comes from the transport: whether the request arrived is
     /// unknown unless the code says that it did not.
     fn from(status: Status) -> Self {
-        let details: Result<v1::NodeError, _> = prost::Message::decode(status.details());
-        if let (false, Ok(wire)) = (status.details().is_empty(), details) {
+        if let Some(wire) = details::node_error(&status) {
             return wire.into();
         }
         let message = format!("{:?}: {}", status.code(), status.message());

@@ -42,7 +42,17 @@ async fn livez(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> 
 /// Whether it can be given work: it is a member, knows a leader, has caught up, and has no alarm
 /// that forbids it. Other alarms are shown with `?verbose`.
 async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
-    let mut checks = vec![store(&shared), member(&shared)];
+    let checks = readiness(&shared).await;
+    answer(&checks, &shared.alarms().active(), query.as_deref())
+}
+
+/// Whether `/readyz` says yes.
+pub async fn ready(shared: &Shared) -> bool {
+    is_well(&readiness(shared).await, &shared.alarms().active())
+}
+
+async fn readiness(shared: &Shared) -> Vec<Check> {
+    let mut checks = vec![store(shared), member(shared)];
     if let Some(core) = shared.running() {
         let silence_max = 4 * Duration::from_millis(shared.config().raft.election_max_ms);
         let heard = core.reads.since_leader_was_heard().await;
@@ -55,7 +65,12 @@ async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) ->
         };
         checks.push(("applied", caught_up(last.saturating_sub(applied))));
     }
-    answer(&checks, &shared.alarms().active(), query.as_deref())
+    checks
+}
+
+fn is_well(checks: &[Check], alarms: &[Alarm]) -> bool {
+    checks.iter().all(|(_, outcome)| outcome.is_ok())
+        && !alarms.iter().any(|alarm| alarm.kind.unready())
 }
 
 async fn version() -> String {
@@ -126,9 +141,7 @@ fn answer(checks: &[Check], alarms: &[Alarm], query: Option<&str>) -> Answer {
             false => Ok(()),
         };
     }
-    let well = checks.iter().all(|(_, outcome)| outcome.is_ok())
-        && !alarms.iter().any(|alarm| alarm.kind.unready());
-    match well {
+    match is_well(checks, alarms) {
         true => (StatusCode::OK, text + "ok\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, text),
     }

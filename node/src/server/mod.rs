@@ -6,18 +6,22 @@ mod connection;
 mod console;
 mod coordination;
 mod exchange;
+mod health;
 mod http;
 mod listen;
+mod routes;
+mod typed;
 
 use quorate_client::Executed;
 use quorate_rpc::{NodeError, v1};
 use tokio::time::Instant;
 
-pub use cluster::ClusterService;
+use cluster::ClusterService;
 pub use cluster::status_of;
-pub use coordination::CoordinationService;
+use coordination::CoordinationService;
 pub use http::router as http_router;
 pub use listen::{Bound, ListenError, bind, server};
+pub use routes::clients as client_routes;
 
 use crate::core::Core;
 use crate::origin::{Caller, Origin};

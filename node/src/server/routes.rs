@@ -1,0 +1,54 @@
+//! All services on the port of clients: the one place where they are listed.
+
+use std::sync::Arc;
+
+use quorate_rpc::v1::cluster_server::ClusterServer;
+use quorate_rpc::v1::coordination_server::CoordinationServer;
+use quorate_rpc::v1::leases_server::LeasesServer;
+use quorate_rpc::v1::locks_server::LocksServer;
+use quorate_rpc::{DESCRIPTORS, frame};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+
+use super::typed::Typed;
+use super::{ClusterService, CoordinationService, health};
+use crate::shared::Shared;
+
+/// What health is told of, service by service; all stand or fall with the node.
+pub const SERVICES: &[&str] = &[
+    "",
+    <CoordinationServer<CoordinationService> as NamedService>::NAME,
+    <ClusterServer<ClusterService> as NamedService>::NAME,
+    <LeasesServer<Typed> as NamedService>::NAME,
+    <LocksServer<Typed> as NamedService>::NAME,
+];
+
+/// The services of clients and operators, with health and reflection.
+pub fn clients(shared: &Arc<Shared>) -> Routes {
+    let limit = frame::MESSAGE_BYTES_MAX;
+    let coordination = CoordinationServer::new(CoordinationService::new(Arc::clone(shared)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let typed = Typed::new(Arc::clone(shared));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let built = "the descriptors are those that the services were generated from";
+    Routes::new(coordination)
+        .add_service(ClusterServer::new(ClusterService::new(Arc::clone(shared))))
+        .add_service(
+            LeasesServer::new(typed.clone())
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(limit),
+        )
+        .add_service(
+            LocksServer::new(typed)
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(limit),
+        )
+        .add_service(health::service(shared))
+        .add_service(reflection().build_v1().expect(built))
+        .add_service(reflection().build_v1alpha().expect(built))
+}

@@ -1,0 +1,255 @@
+//! The typed services: the second way in, for programs in any language.
+//!
+//! A handler converts its request to the operation or query that the first way carries as bytes,
+//! takes it the same way through the node, and converts the answer. No rule is here: what is
+//! refused, and why, is decided where it is for everybody. See `docs/API.md`.
+
+mod leases;
+mod locks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_client::{Answered, Consistency, Executed, ReadOptions};
+use quorate_rpc::{NodeError, details, v1};
+use quorate_statemachine::query::Page;
+use quorate_statemachine::{Command, InvalidArgument, Name, Operation, Owner, Query, RequestId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::{caller, deadline};
+use crate::core::Core;
+use crate::origin::{Origin, Trace};
+use crate::propose::{Submission, too_late};
+use crate::respond::Responder;
+use crate::shared::Shared;
+
+/// What an answer needs to get back to a caller that says when it stops waiting.
+const WAY_BACK: Duration = Duration::from_millis(50);
+
+/// All typed services of this node.
+#[derive(Clone)]
+pub struct Typed {
+    shared: Arc<Shared>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Typed {
+    /// Serves on behalf of this node.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Begins a call: who calls, until when, and the message.
+    fn call<T>(&self, request: Request<T>) -> Result<(Call, T), Status> {
+        let core = self.shared.core()?;
+        let metadata = request.metadata();
+        let header = metadata.get("traceparent").and_then(|it| it.to_str().ok());
+        let origin = Origin {
+            caller: caller(&request),
+            trace: header.and_then(Trace::from_traceparent),
+        };
+        let deadline = call_deadline(metadata);
+        let call = Call {
+            core,
+            origin,
+            deadline,
+        };
+        Ok((call, request.into_inner()))
+    }
+}
+
+/// One call of a client.
+struct Call {
+    core: Arc<Core>,
+    origin: Origin,
+    /// When its answer must be on its way.
+    deadline: Instant,
+}
+
+impl Call {
+    /// Executes one operation: its log index and its reply.
+    async fn execute<O: Operation>(
+        &self,
+        operation: O,
+        request: Option<v1::RequestId>,
+    ) -> Result<(u64, O::Reply), Status> {
+        let mut command = Command::from(operation);
+        command.request = request.map(request_id).transpose()?;
+        let (tx, rx) = oneshot::channel();
+        self.core.submit(Submission {
+            command: command.encode().into(),
+            origin: self.origin.clone(),
+            deadline: self.deadline,
+            allow_zero_ttl: false,
+            responder: Responder::Call(tx),
+        });
+        let outcome = match tokio::time::timeout_at(self.deadline, rx).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(NodeError::OutcomeUnknown {
+                message: "the node stopped before there was an answer".to_owned(),
+            }),
+            Err(_) => Err(too_late()),
+        };
+        let Executed { index, reply } = outcome?;
+        let response = reply.0.map_err(|refusal| details::refused(&refusal))?;
+        let reply = O::reply(response).ok_or_else(wrong_kind)?;
+        Ok((index, reply))
+    }
+
+    /// Answers one query.
+    async fn read(&self, query: Query, read: Option<v1::ReadOptions>) -> Result<Answered, Status> {
+        let read = read.unwrap_or_default();
+        let options = ReadOptions {
+            deadline: self.deadline,
+            consistency: match read.consistency() {
+                v1::Consistency::Linearizable => Consistency::Linearizable,
+                v1::Consistency::Lease => Consistency::Lease,
+                v1::Consistency::Stale => Consistency::Stale {
+                    max_lag_ms: (read.max_lag_ms != 0).then_some(read.max_lag_ms.into()),
+                },
+            },
+            min_index: read.min_index,
+        };
+        // The bounds of a query are checked where its bytes are read.
+        let query = Query::decode(&query.encode()).map_err(invalid)?;
+        let origin = self.origin.clone();
+        Ok(self.core.reader().read(query, origin, options).await?)
+    }
+}
+
+/// As long as the caller waits, by its `grpc-timeout`, less the way back; the server's limit at
+/// most.
+fn call_deadline(metadata: &MetadataMap) -> Instant {
+    let header = metadata.get("grpc-timeout").and_then(|it| it.to_str().ok());
+    let limit = deadline(0);
+    match header.and_then(grpc_timeout) {
+        Some(timeout) => {
+            let way_back = WAY_BACK.min(timeout / 4);
+            limit.min(Instant::now() + (timeout - way_back))
+        }
+        None => limit,
+    }
+}
+
+/// Up to eight digits and a unit, as gRPC over HTTP/2 writes it.
+fn grpc_timeout(header: &str) -> Option<Duration> {
+    let unit = header.chars().next_back()?;
+    let digits = header.strip_suffix(unit)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        'H' => Duration::from_secs(value * 3_600),
+        'M' => Duration::from_secs(value * 60),
+        'S' => Duration::from_secs(value),
+        'm' => Duration::from_millis(value),
+        'u' => Duration::from_micros(value),
+        'n' => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+fn invalid(invalid: InvalidArgument) -> Status {
+    NodeError::Invalid(invalid).into()
+}
+
+fn wrong_kind() -> Status {
+    let message = "the answer is of another kind than the question".to_owned();
+    NodeError::OutcomeUnknown { message }.into()
+}
+
+fn name(field: &str, text: String) -> Result<Name, Status> {
+    Name::parse(field, text).map_err(invalid)
+}
+
+/// Where a page before ended; empty for the first.
+fn after(text: String) -> Result<Option<Name>, Status> {
+    let given = (!text.is_empty()).then(|| name("after", text));
+    given.transpose()
+}
+
+fn owner(wire: Option<v1::Owner>) -> Result<Owner, Status> {
+    let wire = wire.unwrap_or_default();
+    let owner_id = name("owner.owner_id", wire.owner_id)?;
+    let incarnation_id = match wire.incarnation_id {
+        own if own.is_empty() => owner_id.clone(),
+        own => name("owner.incarnation_id", own)?,
+    };
+    let mut owner = Owner::new(owner_id, incarnation_id);
+    owner.liveness = (!wire.liveness.is_empty()).then_some(wire.liveness);
+    Ok(owner)
+}
+
+fn owner_wire(owner: Owner) -> v1::Owner {
+    v1::Owner {
+        owner_id: owner.owner_id.into(),
+        incarnation_id: owner.incarnation_id.into(),
+        liveness: owner.liveness.unwrap_or_default(),
+    }
+}
+
+/// The 16 bytes of an id.
+fn id(field: &str, bytes: &[u8]) -> Result<[u8; 16], Status> {
+    <[u8; 16]>::try_from(bytes).map_err(|_| {
+        let actual = format!("{} bytes", bytes.len());
+        invalid(InvalidArgument::new(
+            field,
+            "has another length",
+            "16 bytes",
+            actual,
+        ))
+    })
+}
+
+fn request_id(wire: v1::RequestId) -> Result<RequestId, Status> {
+    Ok(RequestId {
+        id: id("request_id.id", &wire.id)?,
+        not_before: wire.not_before,
+    })
+}
+
+/// 0 stands for none.
+fn only(token: u64) -> Option<u64> {
+    (token != 0).then_some(token)
+}
+
+/// The rows of a page, and where the next one begins.
+fn rows<T, W>(page: Page<T>, row: impl Fn(T) -> W) -> (Vec<W>, String) {
+    let rows = page.rows.into_iter().map(row).collect();
+    (rows, page.next.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it() {
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(
+            grpc_timeout("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3_600))
+        );
+        for wrong in ["", "S", "1", "1x", "-1S", "123456789S", "1é"] {
+            assert_eq!(grpc_timeout(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_owner_without_an_incarnation_has_its_own_name() {
+        let wire = v1::Owner {
+            owner_id: "w".to_owned(),
+            ..v1::Owner::default()
+        };
+        let owner = owner(Some(wire)).expect("an owner");
+        assert_eq!(owner.owner_id, owner.incarnation_id);
+        let missing = super::owner(None).expect_err("nobody asks");
+        assert_eq!(missing.code(), tonic::Code::InvalidArgument);
+    }
+}
