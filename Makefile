@@ -32,6 +32,7 @@ test: tests
 	deploy/check/systemd.sh $(target)/debug/quorate
 	deploy/check/container.sh $(target)/debug/quorate
 	deploy/check/recipes.sh $(target)/debug/quorate
+	deploy/check/python.sh $(target)/debug/quorate
 	deploy/check/walk.py $(target)/debug/quorate docs/QUICKSTART.md docs/OPERATIONS.md
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit 300 --once \
 		--base-port 17400 --data-dir $(target)/demo-test

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use quorate_client::{Answered, Consistency, Executed, WatchEvent, WatchWhat};
+use quorate_client::{Answered, Executed, WatchEvent, WatchWhat};
 use quorate_rpc::v1::coordination_server::Coordination;
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::notice::encode_notices;
@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::{self, Exchange, OUTGOING};
-use super::{caller, deadline, execute_reply};
+use super::{caller, consistency, deadline, execute_reply};
 use crate::core::Core;
 use crate::origin::{Caller, Origin};
 use crate::propose::Submission;
@@ -102,7 +102,7 @@ impl Exchange for Read {
         self.core.reader().submit(ReadSubmission {
             query,
             origin: Origin::from(self.caller.clone()).traced(&request.trace),
-            consistency: consistency(&request),
+            consistency: consistency(request.consistency(), request.max_lag_ms),
             min_index: request.min_index,
             deadline,
             responder: to,
@@ -117,16 +117,6 @@ impl Exchange for Read {
             replies: replies.collect(),
             hello: None,
         }
-    }
-}
-
-fn consistency(request: &v1::ReadRequest) -> Consistency {
-    match request.consistency() {
-        v1::Consistency::Linearizable => Consistency::Linearizable,
-        v1::Consistency::Lease => Consistency::Lease,
-        v1::Consistency::Stale => Consistency::Stale {
-            max_lag_ms: (request.max_lag_ms != 0).then_some(request.max_lag_ms.into()),
-        },
     }
 }
 
@@ -218,7 +208,8 @@ fn check_prefix(field: &str, prefix: String) -> Result<String, InvalidArgument> 
     Ok(prefix)
 }
 
-fn watch_what(what: Option<v1::watch_request::What>) -> Result<WatchWhat, InvalidArgument> {
+/// What a watch is about, within its bounds.
+pub fn watch_what(what: Option<v1::watch_request::What>) -> Result<WatchWhat, InvalidArgument> {
     use v1::watch_request::What;
     match what {
         Some(What::LeasePrefix(prefix)) => {

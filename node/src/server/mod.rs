@@ -12,7 +12,7 @@ mod listen;
 mod routes;
 mod typed;
 
-use quorate_client::Executed;
+use quorate_client::{Consistency, Executed};
 use quorate_rpc::{NodeError, v1};
 use tokio::time::Instant;
 
@@ -42,6 +42,17 @@ pub fn deadline(timeout_ms: u32) -> Instant {
         timeout_ms.min(limit)
     };
     Instant::now() + std::time::Duration::from_millis(ms.into())
+}
+
+/// How a read is asked to be answered; a lag of 0 ms is no bound.
+fn consistency(asked: v1::Consistency, max_lag_ms: u32) -> Consistency {
+    match asked {
+        v1::Consistency::Linearizable => Consistency::Linearizable,
+        v1::Consistency::Lease => Consistency::Lease,
+        v1::Consistency::Stale => Consistency::Stale {
+            max_lag_ms: (max_lag_ms != 0).then_some(max_lag_ms.into()),
+        },
+    }
 }
 
 /// Who makes a call, as the port that took it found out.

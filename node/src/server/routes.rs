@@ -6,6 +6,7 @@ use quorate_rpc::v1::cluster_server::ClusterServer;
 use quorate_rpc::v1::coordination_server::CoordinationServer;
 use quorate_rpc::v1::leases_server::LeasesServer;
 use quorate_rpc::v1::locks_server::LocksServer;
+use quorate_rpc::v1::watch_server::WatchServer;
 use quorate_rpc::{DESCRIPTORS, frame};
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -21,6 +22,7 @@ pub const SERVICES: &[&str] = &[
     <ClusterServer<ClusterService> as NamedService>::NAME,
     <LeasesServer<Typed> as NamedService>::NAME,
     <LocksServer<Typed> as NamedService>::NAME,
+    <WatchServer<Typed> as NamedService>::NAME,
 ];
 
 /// The services of clients and operators, with health and reflection.
@@ -44,10 +46,11 @@ pub fn clients(shared: &Arc<Shared>) -> Routes {
                 .max_encoding_message_size(limit),
         )
         .add_service(
-            LocksServer::new(typed)
+            LocksServer::new(typed.clone())
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit),
         )
+        .add_service(WatchServer::new(typed))
         .add_service(health::service(shared))
         .add_service(reflection().build_v1().expect(built))
         .add_service(reflection().build_v1alpha().expect(built))

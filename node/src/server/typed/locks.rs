@@ -62,7 +62,7 @@ fn member_wire(member: Member) -> v1::LockMember {
     wire
 }
 
-fn end_wire(end: End) -> v1::LockEnd {
+pub(super) fn end_wire(end: End) -> v1::LockEnd {
     use v1::lock_end::Reason;
     let mut wire = v1::LockEnd::default();
     let reason = match end {

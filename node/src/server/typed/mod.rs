@@ -6,11 +6,12 @@
 
 mod leases;
 mod locks;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_client::{Answered, Consistency, Executed, ReadOptions};
+use quorate_client::{Answered, Executed, ReadOptions};
 use quorate_rpc::{NodeError, details, v1};
 use quorate_statemachine::query::Page;
 use quorate_statemachine::{Command, InvalidArgument, Name, Operation, Owner, Query, RequestId};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::{caller, deadline};
+use super::{caller, consistency, deadline};
 use crate::core::Core;
 use crate::origin::{Origin, Trace};
 use crate::propose::{Submission, too_late};
@@ -105,13 +106,7 @@ impl Call {
         let read = read.unwrap_or_default();
         let options = ReadOptions {
             deadline: self.deadline,
-            consistency: match read.consistency() {
-                v1::Consistency::Linearizable => Consistency::Linearizable,
-                v1::Consistency::Lease => Consistency::Lease,
-                v1::Consistency::Stale => Consistency::Stale {
-                    max_lag_ms: (read.max_lag_ms != 0).then_some(read.max_lag_ms.into()),
-                },
-            },
+            consistency: consistency(read.consistency(), read.max_lag_ms),
             min_index: read.min_index,
         };
         // The bounds of a query are checked where its bytes are read.
