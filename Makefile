@@ -3,12 +3,13 @@
 #   make demo    a cluster at work while it is hurt   DIR=… LIMIT=n ONCE=1 BASE_PORT=7400
 #   make test    all tests and a short demo
 #   make bench   beside etcd, on this machine; writes docs/PERFORMANCE.md (tests/load/run.sh)
+#   make deny    licences and sources of what the program is built of
 #   make mixed   a cluster of an older build, upgraded   OLD=program of that build
 #   make console the web console in headless Chromium, which is installed for it (124 MB)
 #   make check   format, lints, tests, documentation; writes nothing but target/
 #   make fix     formats the code
 
-.PHONY: console mixed demo test check fix bench build tests lints
+.PHONY: console mixed demo test check fix bench build tests lints deny
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
@@ -28,7 +29,7 @@ demo: build
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit $(LIMIT) \
 		--base-port $(BASE_PORT) --data-dir $(target)/demo $(if $(ONCE),--once)
 
-test: tests
+test: tests deny
 	deploy/check/systemd.sh $(target)/debug/quorate
 	deploy/check/container.sh $(target)/debug/quorate
 	deploy/check/recipes.sh $(target)/debug/quorate
@@ -47,6 +48,9 @@ tests: build
 	else \
 		$(cargo) test --workspace --locked; \
 	fi
+
+deny:
+	deploy/check/deny.sh
 
 lints:
 	cargo fmt --all --check
