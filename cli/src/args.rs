@@ -11,6 +11,7 @@ use crate::output::Format;
 
 pub mod alarm;
 pub mod bench;
+pub mod cert;
 pub mod cluster;
 pub mod dev;
 pub mod lease;
@@ -180,6 +181,9 @@ pub enum Command {
     /// Alarms: what the members say an operator should look at
     #[command(subcommand)]
     Alarm(alarm::Verb),
+    /// Certificates: make an authority, nodes' and clients' certificates, and look at them
+    #[command(subcommand)]
+    Cert(cert::Verb),
     /// Members of the cluster: list, add, promote, remove, hand leadership over
     #[command(subcommand)]
     Member(member::Verb),
@@ -389,6 +393,10 @@ mod tests {
         for line in [
             "status",
             "health",
+            "cert ca --out pki --domain d",
+            "cert node n1 --host a --host 10.0.0.1 --ca pki --days 30",
+            "cert client ops --force",
+            "cert show pki/n1.pem",
             "member list",
             "member add n4 --peer a:1 --client a:2",
             "member promote 4 --dry-run",

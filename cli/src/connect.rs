@@ -1,10 +1,12 @@
 //! From the global flags to a client.
 
 use quorate_client::admin::Admin;
-use quorate_client::{Client, Consistency, ReadFrom, Remote, RemoteOptions};
+use quorate_client::{
+    Client, ClientFiles, ClientTls, Consistency, ReadFrom, Remote, RemoteOptions,
+};
 
 use crate::args::{Global, ReadConsistency};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// A client of the cluster.
 pub fn client(global: &Global) -> Result<Client, Failure> {
@@ -13,7 +15,7 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
 
 /// A client that knows these endpoints only.
 pub fn client_at(global: &Global, endpoints: &[String]) -> Result<Client, Failure> {
-    refuse_credentials(global)?;
+    refuse_token(global)?;
     let (consistency, read_from) = match global.consistency {
         ReadConsistency::Linearizable => (Consistency::Linearizable, ReadFrom::Leader),
         ReadConsistency::Lease => (Consistency::Lease, ReadFrom::Leader),
@@ -21,6 +23,7 @@ pub fn client_at(global: &Global, endpoints: &[String]) -> Result<Client, Failur
     };
     let options = RemoteOptions {
         read_from,
+        tls: tls(global)?,
         ..RemoteOptions::default()
     };
     let remote = Remote::new(trimmed(endpoints), options)?;
@@ -31,26 +34,41 @@ pub fn client_at(global: &Global, endpoints: &[String]) -> Result<Client, Failur
 
 /// Administration of the cluster.
 pub fn admin(global: &Global) -> Result<Admin, Failure> {
-    refuse_credentials(global)?;
-    Ok(Admin::connect(trimmed(&global.endpoints))?.with_timeout(global.call_timeout()))
+    refuse_token(global)?;
+    let admin = Admin::connect_with(trimmed(&global.endpoints), tls(global)?)?;
+    Ok(admin.with_timeout(global.call_timeout()))
+}
+
+/// TLS, if certificates of an authority are given.
+fn tls(global: &Global) -> Result<Option<ClientTls>, Failure> {
+    let identity = global.cert.clone().zip(global.key_file.clone());
+    let files = match (&global.cacert, identity) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => {
+            let message = "--cert needs --cacert, the authority of the nodes' certificates: \
+                           without it nobody knows who is at the other end";
+            return Err(Failure::new(Exit::Invalid, "invalid_argument", message));
+        }
+        (Some(ca), identity) => ClientFiles {
+            ca: ca.clone(),
+            identity,
+        },
+    };
+    let tls = ClientTls::read(files);
+    tls.map(Some)
+        .map_err(|error| Failure::new(Exit::Invalid, "invalid_argument", error.to_string()))
 }
 
 fn trimmed(endpoints: &[String]) -> impl Iterator<Item = &str> {
     endpoints.iter().map(|endpoint| endpoint.trim())
 }
 
-/// What was asked to be secret must not travel in the clear without a word.
-fn refuse_credentials(global: &Global) -> Result<(), Failure> {
-    let given = [
-        ("--cacert", global.cacert.is_some()),
-        ("--cert", global.cert.is_some()),
-        ("--key", global.key_file.is_some()),
-        ("--token-file", global.token_file.is_some()),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(Failure::error(
+/// What was asked to be secret must not be left away without a word.
+fn refuse_token(global: &Global) -> Result<(), Failure> {
+    match global.token_file {
+        Some(_) => Err(Failure::error(
             "unsupported",
-            format!("{flag}: this build's client has no TLS and sends no tokens; nothing was sent"),
+            "--token-file: this build's client sends no tokens; nothing was sent",
         )),
         None => Ok(()),
     }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use quorate_rpc::tls::ClientTls;
 use quorate_rpc::v1::cluster_client::ClusterClient;
 use quorate_rpc::{NodeError, frame, v1};
 use quorate_statemachine::InvalidArgument;
@@ -16,8 +17,8 @@ use tonic::{Response, Status};
 
 use crate::client::DEFAULT_TIMEOUT;
 use crate::error::ClientError;
-use crate::remote::checked_endpoints;
-use crate::remote::connection::endpoint;
+use crate::remote::connection::Dial;
+use crate::remote::{checked_endpoints, plain};
 use crate::retry::Failures;
 
 pub use quorate_rpc::v1::{
@@ -32,6 +33,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Admin {
     endpoints: Vec<String>,
     timeout: Duration,
+    tls: Option<ClientTls>,
 }
 
 type Cluster = ClusterClient<Channel>;
@@ -41,9 +43,18 @@ impl Admin {
     pub fn connect<E: Into<String>>(
         endpoints: impl IntoIterator<Item = E>,
     ) -> Result<Self, ClientError> {
+        Self::connect_with(endpoints, None)
+    }
+
+    /// The same with TLS if there are certificates.
+    pub fn connect_with<E: Into<String>>(
+        endpoints: impl IntoIterator<Item = E>,
+        tls: Option<ClientTls>,
+    ) -> Result<Self, ClientError> {
         Ok(Self {
-            endpoints: checked_endpoints(endpoints, CONNECT_TIMEOUT)?,
+            endpoints: checked_endpoints(endpoints, tls.is_some())?,
             timeout: DEFAULT_TIMEOUT,
+            tls,
         })
     }
 
@@ -146,6 +157,7 @@ impl Admin {
         Self {
             endpoints: vec![address.to_owned()],
             timeout: self.timeout,
+            tls: self.tls.clone(),
         }
     }
 
@@ -194,12 +206,10 @@ impl Admin {
         address: &str,
         ask: &impl AsyncFn(Cluster) -> Result<Response<R>, Status>,
     ) -> Result<R, NodeError> {
-        let channel = endpoint(address, CONNECT_TIMEOUT)?.connect().await;
-        let channel = channel.map_err(|error| NodeError::Unavailable {
-            message: format!("the node at {address} cannot be reached: {error}"),
-            retry_after_ms: 0,
-            leader: None,
-        })?;
+        // What was typed by a person may have a scheme; what nodes say has none.
+        let address = plain(address, self.tls.is_some())?;
+        let dial = Dial::new(CONNECT_TIMEOUT, self.tls.as_ref());
+        let channel = dial.connect(&address).await?;
         let node = ClusterClient::new(channel)
             .max_decoding_message_size(frame::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(frame::MESSAGE_BYTES_MAX);

@@ -91,6 +91,7 @@ pub use process::ProcessClient;
 pub use process_waits::ProcessWaits;
 pub use queue::{DEFAULT_VISIBILITY, PushBuilder, QueueClient};
 pub use quorate_rpc::NodeError;
+pub use quorate_rpc::tls::{ClientFiles, ClientTls, TlsError};
 pub use quorate_statemachine as statemachine;
 pub use remote::{ReadFrom, Remote, RemoteOptions};
 pub use transport::{

@@ -15,6 +15,10 @@ use quorate_rpc::v1;
 pub enum AlarmKind {
     /// The state of this node differs from that of most members.
     Quarantined,
+    /// A certificate in use ends soon, or has ended.
+    CertificateExpiring,
+    /// New certificates or keys cannot be used; those before them stay in use.
+    CertificateRefused,
 }
 
 impl AlarmKind {
@@ -23,6 +27,8 @@ impl AlarmKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Quarantined => "quarantined",
+            Self::CertificateExpiring => "certificate_expiring",
+            Self::CertificateRefused => "certificate_refused",
         }
     }
 
@@ -32,6 +38,7 @@ impl AlarmKind {
     pub fn unready(self) -> bool {
         match self {
             Self::Quarantined => true,
+            Self::CertificateExpiring | Self::CertificateRefused => false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Every option of a node: its default, its reason, and the relations between them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quorate_statemachine::InvalidArgument;
@@ -22,6 +22,10 @@ pub struct Config {
     pub raft: RaftSection,
     /// Bounds of what is in flight.
     pub limits: LimitsSection,
+    /// Certificates.
+    pub tls: TlsSection,
+    /// What a node must be told before it does it.
+    pub security: SecuritySection,
 }
 
 /// Who the node is.
@@ -104,6 +108,63 @@ pub struct LimitsSection {
     pub commands_in_flight: usize,
     /// Bytes of commands in flight.
     pub bytes_in_flight: usize,
+    /// Connections of clients at a time.
+    pub connections: usize,
+    /// Connections of clients at a time from one address; 0 for no bound of its own.
+    pub connections_per_address: usize,
+    /// Requests, streams among them, that are open at a time on one connection.
+    pub streams_per_connection: u32,
+    /// How long a connection may take to open (TLS) and to say its first word.
+    pub handshake_ms: u64,
+    /// How long a connection stays on which nothing is asked.
+    pub idle_ms: u64,
+}
+
+/// Certificates. Without them connections are not encrypted, and a node listens on loopback only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsSection {
+    /// This node's certificate (PEM), with those between it and the authority; empty for no TLS.
+    pub cert: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// Authorities whose certificates clients may show (PEM).
+    pub ca: PathBuf,
+    /// Whether a client must show a certificate.
+    pub client_certificate: ClientCertificate,
+    /// The certificate shown to other nodes, if it is another one.
+    pub peer_cert: PathBuf,
+    /// Its private key.
+    pub peer_key: PathBuf,
+    /// Authorities of the nodes' certificates, if they are others.
+    pub peer_ca: PathBuf,
+    /// Hosts whose certificates are nodes', beside members' and certificates with a node's URI.
+    pub peer_hosts: Vec<String>,
+    /// Take connections without TLS beside those with it: while a cluster is moved to TLS.
+    pub accept_plaintext: bool,
+    /// How often the files are looked at.
+    pub reload_ms: u64,
+    /// An alarm is on from so many days before a certificate ends.
+    pub expiring_days: u64,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificate {
+    /// Who shows none is not let in.
+    #[default]
+    Required,
+    /// Who shows none is let in without a name.
+    Optional,
+}
+
+/// What a node must be told before it does it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecuritySection {
+    /// Listen beyond loopback without TLS.
+    pub insecure: bool,
 }
 
 impl Default for NodeSection {
@@ -150,8 +211,120 @@ impl Default for LimitsSection {
         Self {
             commands_in_flight: admission::COMMANDS_MAX,
             bytes_in_flight: admission::BYTES_MAX,
+            connections: 4_096,
+            connections_per_address: 0,
+            streams_per_connection: 256,
+            handshake_ms: 5_000,
+            idle_ms: 300_000,
         }
     }
+}
+
+impl LimitsSection {
+    /// What the ports take.
+    fn validate(&self) -> Result<(), InvalidArgument> {
+        let (connections, streams) = (self.connections, self.streams_per_connection);
+        check(
+            connections >= 1,
+            "limits.connections",
+            "at least 1",
+            connections,
+        )?;
+        // A client has two streams, and one for each watch.
+        let option = "limits.streams_per_connection";
+        check(streams >= 8, option, "at least 8", streams)?;
+        let handshake = self.handshake_ms;
+        check(
+            handshake >= 100,
+            "limits.handshake_ms",
+            "at least 100",
+            handshake,
+        )?;
+        check(
+            self.idle_ms >= 100,
+            "limits.idle_ms",
+            "at least 100",
+            self.idle_ms,
+        )
+    }
+}
+
+impl Default for TlsSection {
+    fn default() -> Self {
+        let none = PathBuf::new;
+        Self {
+            cert: none(),
+            key: none(),
+            ca: none(),
+            client_certificate: ClientCertificate::default(),
+            peer_cert: none(),
+            peer_key: none(),
+            peer_ca: none(),
+            peer_hosts: Vec::new(),
+            accept_plaintext: false,
+            reload_ms: 2_000,
+            expiring_days: 14,
+        }
+    }
+}
+
+impl TlsSection {
+    /// Whether connections are encrypted.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
+    }
+
+    /// Certificate, key and authorities between nodes.
+    #[must_use]
+    pub fn peer_files(&self) -> (&Path, &Path, &Path) {
+        (
+            given(&self.peer_cert).unwrap_or(&self.cert),
+            given(&self.peer_key).unwrap_or(&self.key),
+            given(&self.peer_ca).unwrap_or(&self.ca),
+        )
+    }
+
+    /// All files, some more than once.
+    #[must_use]
+    pub fn files(&self) -> [&Path; 6] {
+        let (cert, key, ca) = self.peer_files();
+        [&self.cert, &self.key, &self.ca, cert, key, ca]
+    }
+
+    fn validate(&self) -> Result<(), InvalidArgument> {
+        let need = |option: &str, path: &Path, for_what: &str| {
+            let wanted = format!("a file, since {for_what} is set");
+            let there = given(path).is_some();
+            check(there, option, &wanted, "empty")
+        };
+        for (option, path) in [
+            ("tls.key", &self.key),
+            ("tls.ca", &self.ca),
+            ("tls.peer_cert", &self.peer_cert),
+            ("tls.peer_ca", &self.peer_ca),
+        ] {
+            if given(path).is_some() {
+                need("tls.cert", &self.cert, option)?;
+            }
+        }
+        if self.is_on() {
+            need("tls.key", &self.key, "tls.cert")?;
+            need("tls.ca", &self.ca, "tls.cert")?;
+        }
+        if given(&self.peer_cert).is_some() {
+            need("tls.peer_key", &self.peer_key, "tls.peer_cert")?;
+        }
+        if given(&self.peer_key).is_some() {
+            need("tls.peer_cert", &self.peer_cert, "tls.peer_key")?;
+        }
+        let reload = self.reload_ms;
+        check(reload >= 50, "tls.reload_ms", "at least 50", reload)
+    }
+}
+
+fn given(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 impl Config {
@@ -198,7 +371,9 @@ impl Config {
             "limits.bytes_in_flight",
             &format!("at least {bytes_min}, one command"),
             self.limits.bytes_in_flight,
-        )
+        )?;
+        self.limits.validate()?;
+        self.tls.validate()
     }
 
     /// openraft's configuration.

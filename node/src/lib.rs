@@ -47,8 +47,10 @@ mod server;
 mod shared;
 pub mod storage;
 mod ticker;
+mod tls;
 mod upgrade;
 
 pub use config::{Config, Console};
 pub use embed::Embedded;
 pub use node::{Builder, Health, Node, StartError};
+pub use tls::check as check_certificates;

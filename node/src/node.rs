@@ -1,9 +1,12 @@
 //! A node in this process: start, health, stop.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_client::Client;
+use quorate_rpc::tls::TlsError;
 use quorate_rpc::v1::peer_server::PeerServer;
 use quorate_rpc::{NodeError, frame, v1};
 use quorate_statemachine::InvalidArgument;
@@ -17,9 +20,10 @@ use crate::embed::Embedded;
 use crate::membership::administer_anywhere;
 use crate::network::PeerService;
 use crate::raft::Member;
-use crate::server::{self, Bound, ListenError};
+use crate::server::{self, Bound, Connections, Edge, ListenError, Patience};
 use crate::shared::Shared;
 use crate::storage::{DataDir, StorageError};
+use crate::tls::{Port, Tls};
 
 /// How a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +52,23 @@ pub enum StartError {
     /// The data directory could not be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Certificates or keys could not be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// Others could reach a port that anybody may use.
+    #[error(
+        "refused to listen on {addr} for {what}: others can reach it, and {why}; either set \
+         tls.cert, tls.key and tls.ca (`quorate cert` makes them), or say that all who can reach \
+         it are trusted, with security.insecure = true (--insecure)"
+    )]
+    Insecure {
+        /// Who the port is for.
+        what: &'static str,
+        /// Where it would listen.
+        addr: SocketAddr,
+        /// What is missing.
+        why: &'static str,
+    },
     /// Raft did not start.
     #[error("raft: {0}")]
     Raft(String),
@@ -181,12 +202,14 @@ impl Node {
     /// Starts a node from its configuration.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.validate()?;
+        let tls = Tls::read(&config)?;
         let data = DataDir::open(config.node.data_dir.clone())?;
         data.check_name(&config.node.name)?;
         let identity = data.identity().cloned();
         let sockets = Sockets::bind(&config).await?;
+        sockets.check_reach(&config)?;
         let member = sockets.advertised(&config);
-        let shared = Shared::new(config, member, data);
+        let shared = Shared::new(config, member, data, tls);
         let node = Self {
             shared,
             threads: None,
@@ -301,27 +324,96 @@ impl Sockets {
         }
     }
 
+    /// Refuses ports that others can reach and anybody may use.
+    fn check_reach(&self, config: &Config) -> Result<(), StartError> {
+        let why = match (config.tls.is_on(), config.tls.accept_plaintext) {
+            (true, false) => return Ok(()),
+            (true, true) => "tls.accept_plaintext lets anybody in without TLS",
+            (false, _) => "there is no TLS",
+        };
+        for (what, bound) in [("clients", &self.client), ("peers", &self.peer)] {
+            let Some(addr) = bound.as_ref().map(Bound::addr) else {
+                continue;
+            };
+            if addr.ip().to_canonical().is_loopback() {
+                continue;
+            }
+            if !config.security.insecure {
+                return Err(StartError::Insecure { what, addr, why });
+            }
+            tracing::warn!(what, %addr, why, "whoever reaches this port can use it");
+        }
+        Ok(())
+    }
+
     fn serve(self, shared: &Arc<Shared>) {
         let limit = frame::MESSAGE_BYTES_MAX;
+        let streams = shared.config().limits.streams_per_connection;
         if let Some(bound) = self.client {
             let routes = server::client_routes(shared);
-            let router = server::server().add_routes(routes);
-            run_server(shared, "clients", router, bound);
+            let router = server::server(streams).add_routes(routes);
+            let edge = edge(shared, "clients", Some(Port::Clients));
+            let (taking, opened) = edge.take(bound.into_listener());
+            run_server(
+                shared,
+                "clients",
+                taking,
+                router.serve_with_incoming(opened),
+            );
         }
         if let Some(bound) = self.peer {
             let peers = PeerServer::new(PeerService::new(Arc::clone(shared)))
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(limit);
-            run_server(shared, "peers", server::server().add_service(peers), bound);
+            let router = server::server(streams).add_service(peers);
+            let edge = edge(shared, "peers", Some(Port::Peers));
+            let (taking, opened) = edge.take(bound.into_listener());
+            run_server(shared, "peers", taking, router.serve_with_incoming(opened));
         }
         if let Some(bound) = self.http {
             let router = server::http_router(Arc::clone(shared));
-            shared.spawn_until_stop(async move {
-                if let Err(error) = axum::serve(bound.into_listener(), router).await {
-                    tracing::error!(%error, what = "probes", "a server ended");
-                }
-            });
+            let addr = bound.addr();
+            let (taking, opened) = edge(shared, "probes", None).take(bound.into_listener());
+            let serving = axum::serve(Connections::new(opened, addr), router);
+            run_server(shared, "probes", taking, serving.into_future());
         }
+    }
+}
+
+/// Connections of nodes at a time: nine members need about thirty, and each blank node one.
+const PEER_CONNECTIONS: usize = 256;
+
+/// Connections of probes and browsers at a time.
+const PROBE_CONNECTIONS: usize = 256;
+
+/// How long a connection of HTTP/1 may be silent.
+const PROBE_IDLE: Duration = Duration::from_secs(60);
+
+/// What a port takes. A port without a name of its own has no TLS.
+fn edge(shared: &Shared, what: &'static str, port: Option<Port>) -> Edge {
+    let limits = &shared.config().limits;
+    let (connections, per_address) = match port {
+        Some(Port::Clients) => (
+            server::connections_within(limits.connections),
+            limits.connections_per_address,
+        ),
+        Some(Port::Peers) => (PEER_CONNECTIONS, 0),
+        None => (PROBE_CONNECTIONS, 0),
+    };
+    let idle = match port {
+        Some(_) => Duration::from_millis(limits.idle_ms),
+        None => PROBE_IDLE,
+    };
+    Edge {
+        what,
+        tls: shared.tls().cloned().zip(port),
+        connections,
+        per_address,
+        patience: Patience {
+            first: Duration::from_millis(limits.handshake_ms),
+            idle,
+            by_bytes: port.is_none(),
+        },
     }
 }
 
@@ -332,16 +424,21 @@ async fn bind(what: &'static str, addr: &str) -> Result<Option<Bound>, ListenErr
     }
 }
 
-fn run_server(
+fn run_server<E: std::fmt::Display>(
     shared: &Arc<Shared>,
     what: &'static str,
-    router: tonic::transport::server::Router,
-    bound: Bound,
+    taking: impl Future<Output = ()> + Send + 'static,
+    serving: impl Future<Output = Result<(), E>> + Send + 'static,
 ) {
     // Streams of clients do not end by themselves, so a stopping server is dropped, not drained.
     shared.spawn_until_stop(async move {
-        if let Err(error) = router.serve_with_incoming(bound.incoming()).await {
-            tracing::error!(%error, what, "a server ended");
+        tokio::select! {
+            () = taking => {}
+            ended = serving => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, what, "a server ended");
+                }
+            }
         }
     });
 }

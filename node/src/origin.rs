@@ -53,6 +53,13 @@ impl Caller {
         Self::Named(format!("{EMBEDDED}{name}").into())
     }
 
+    /// Whoever proved this name with a certificate; none if it is no name for a principal.
+    #[must_use]
+    pub fn certified(name: &str) -> Option<Self> {
+        let fits = (1..=PRINCIPAL_BYTES_MAX).contains(&name.len());
+        (fits && !name.starts_with(EMBEDDED)).then(|| Self::Named(name.into()))
+    }
+
     /// As the state machine sees it.
     #[must_use]
     pub fn principal(&self) -> Principal<'_> {

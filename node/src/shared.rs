@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
+use quorate_rpc::tls::Connector;
 use quorate_rpc::{NodeError, v1};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
 use crate::server;
 use crate::storage::{DataDir, Identity, StateChange, Storage, StorageOptions};
+use crate::tls::Tls;
 use crate::{ticker, upgrade};
 
 /// The founder's id; ids handed out later are higher.
@@ -51,13 +53,14 @@ pub struct Shared {
     core: RwLock<Option<Arc<Core>>>,
     health: watch::Sender<Health>,
     alarms: Arc<Alarms>,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Shared {
-    pub fn new(config: Config, member: Member, data: DataDir) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(config: Config, member: Member, data: DataDir, tls: Option<Arc<Tls>>) -> Arc<Self> {
+        let shared = Arc::new(Self {
             config,
             member,
             snapshots: data.snapshots(),
@@ -65,9 +68,35 @@ impl Shared {
             core: RwLock::default(),
             health: watch::Sender::new(Health::Blank),
             alarms: Arc::default(),
+            tls,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
+        });
+        if let Some(tls) = &shared.tls {
+            let node = Arc::downgrade(&shared);
+            tls.know_members(move || node.upgrade().map_or_else(Vec::new, |node| node.hosts()));
+            shared.spawn_until_stop(Arc::clone(tls).run(Arc::clone(&shared.alarms)));
+        }
+        shared
+    }
+
+    /// Certificates, if there are any.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// The hosts of the members.
+    fn hosts(&self) -> Vec<String> {
+        let Some(core) = self.running() else {
+            return Vec::new();
+        };
+        let metrics = core.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let members = metrics.membership_config.membership().nodes();
+        let host = |addr: &str| addr.rsplit_once(':').map(|(host, _)| host.to_owned());
+        members
+            .filter_map(|(_, member)| host(&member.peer_addr))
+            .collect()
     }
 
     pub fn config(&self) -> &Config {
@@ -326,7 +355,11 @@ impl Shared {
         let stores = Arc::new(storage.handles());
         let log_failure = storage.log.failure();
 
-        let peers = Peers::new(identity.cluster_id.clone(), identity.node_id);
+        let connector = self
+            .tls
+            .as_ref()
+            .map_or_else(Connector::plain, Tls::connector);
+        let peers = Peers::new(identity.cluster_id.clone(), identity.node_id, connector);
         let config = self.config.raft_config(&identity.cluster_id).validate();
         let config = Arc::new(config.map_err(|error| StartError::Raft(error.to_string()))?);
         let network = Arc::clone(&peers);

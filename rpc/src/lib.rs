@@ -24,5 +24,6 @@ pub mod details;
 pub mod frame;
 pub mod identity;
 pub mod status;
+pub mod tls;
 
 pub use status::{LeaderHint, NodeError};

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::join_all;
-use quorate_client::Client;
 use quorate_client::admin::{AddMemberRequest, Admin, MemberChange, NodeStatus};
+use quorate_client::{Client, ClientTls, Remote, RemoteOptions};
 use quorate_node::Config;
 use quorate_statemachine::Command;
 use quorate_statemachine::cluster::RecordDigest;
 use tempfile::TempDir;
 
+use crate::pki::{self, Authority};
 use crate::process::{NodeProcess, free_port};
 use crate::wait::{PATIENCE, until};
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub nodes: usize,
     /// Changes each node's configuration.
     pub configure: fn(&mut Config),
+    /// Whether connections are encrypted.
+    pub tls: bool,
 }
 
 impl Options {
@@ -40,7 +43,15 @@ impl Options {
             binary: binary.into(),
             nodes,
             configure: |_| {},
+            tls: false,
         }
+    }
+
+    /// The same with certificates for nodes and clients.
+    #[must_use]
+    pub fn with_tls(mut self) -> Self {
+        self.tls = true;
+        self
     }
 
     /// The same with other options for each node.
@@ -56,6 +67,7 @@ pub struct Cluster {
     /// The nodes, in the order in which they were added; the first is the founder.
     pub nodes: Vec<NodeProcess>,
     options: Options,
+    tls: Option<(Authority, ClientTls)>,
     dir: TempDir,
 }
 
@@ -89,10 +101,18 @@ pub async fn scenario(
 
 impl Cluster {
     fn new(options: Options) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("quorate-").tempdir()?;
+        let tls = options.tls.then(|| {
+            let authority = Authority::new(&dir.path().join("pki"))?;
+            let own = authority.client("test")?;
+            let tls = pki::client_tls(&authority.ca(), Some(&own))?;
+            anyhow::Ok((authority, tls))
+        });
         Ok(Self {
             nodes: Vec::new(),
             options,
-            dir: tempfile::Builder::new().prefix("quorate-").tempdir()?,
+            tls: tls.transpose()?,
+            dir,
         })
     }
 
@@ -116,6 +136,16 @@ impl Cluster {
         self.dir.path()
     }
 
+    /// Who signs the certificates of nodes and clients, if there are any.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        self.tls.as_ref().map(|(authority, _)| authority)
+    }
+
+    fn client_tls(&self) -> Option<ClientTls> {
+        self.tls.as_ref().map(|(_, tls)| tls.clone())
+    }
+
     /// A configuration with a name, a directory and ports of its own.
     #[must_use]
     pub fn new_config(&self, name: &str) -> Config {
@@ -125,6 +155,12 @@ impl Cluster {
         config.listen.client = format!("127.0.0.1:{}", free_port());
         config.listen.peer = format!("127.0.0.1:{}", free_port());
         config.listen.http.clear();
+        if let Some(authority) = self.authority() {
+            let pair = authority
+                .node(name)
+                .expect("a directory that can be written");
+            pki::configure(&mut config, &pair, &authority.ca());
+        }
         (self.options.configure)(&mut config);
         config
     }
@@ -216,18 +252,29 @@ impl Cluster {
 
     /// A client of all nodes.
     pub fn client(&self) -> Result<Client> {
-        Ok(Client::connect(self.all_endpoints())?)
+        let options = RemoteOptions {
+            tls: self.client_tls(),
+            ..RemoteOptions::default()
+        };
+        Ok(Client::new(Remote::new(self.all_endpoints(), options)?))
     }
 
     /// An operator of the nodes that run.
     pub fn admin(&self) -> Result<Admin> {
-        Ok(Admin::connect(self.endpoints())?.with_timeout(PATIENCE))
+        Ok(self.admin_at(&self.endpoints())?.with_timeout(PATIENCE))
+    }
+
+    /// An operator of the nodes at these addresses.
+    pub fn admin_at(&self, addresses: &[String]) -> Result<Admin> {
+        Ok(Admin::connect_with(addresses.to_vec(), self.client_tls())?)
     }
 
     /// How one node is.
     pub async fn status(&self, node: usize) -> Result<NodeStatus> {
-        let address = self.nodes[node].client_addr();
-        let admin = Admin::connect([address])?.with_timeout(Duration::from_secs(2));
+        let address = self.nodes[node].client_addr().to_owned();
+        let admin = self
+            .admin_at(&[address])?
+            .with_timeout(Duration::from_secs(2));
         Ok(admin.status().await?)
     }
 
@@ -237,8 +284,9 @@ impl Cluster {
             for node in self.running() {
                 let status = self.status(node).await;
                 if status.is_ok_and(|status| status.role == "leader") {
-                    let address = self.nodes[node].client_addr();
-                    let admin = Admin::connect([address])?.with_timeout(Duration::from_secs(2));
+                    let address = self.nodes[node].client_addr().to_owned();
+                    let admin = self.admin_at(&[address])?;
+                    let admin = admin.with_timeout(Duration::from_secs(2));
                     let confirmed = admin.members(false).await?;
                     let leads = confirmed.members.iter().find(|member| member.leader);
                     let own = self.status(node).await?.id;

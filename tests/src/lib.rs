@@ -8,6 +8,7 @@
 //! | [`load`] | concurrent writers, bounded in rate, count and time |
 //! | [`history`] | what the writers asked for, when, and what they were answered |
 //! | [`oracle`] | whether the cluster's state agrees with that history |
+//! | [`pki`] | an authority and certificates, good ones and bad ones |
 //! | [`program`] | the program `quorate`: built, run, what it printed |
 //! | [`proxy`] | connections between clients and a node that can be cut |
 //! | [`raw`] | messages that no client of ours would send |
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod history;
 pub mod load;
 pub mod oracle;
+pub mod pki;
 pub mod process;
 pub mod program;
 pub mod proxy;

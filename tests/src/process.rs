@@ -59,6 +59,13 @@ impl NodeProcess {
         Ok(node)
     }
 
+    /// Changes its configuration for the next start.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
+        change(&mut self.config);
+        std::fs::write(&self.config_path, toml::to_string(&self.config)?)?;
+        Ok(())
+    }
+
     /// Its configuration.
     #[must_use]
     pub fn config(&self) -> &Config {

@@ -35,6 +35,9 @@ pub struct Serve {
     /// Found a new cluster of this one node if the directory is empty
     #[arg(long)]
     pub bootstrap: bool,
+    /// Listen beyond loopback without TLS: whoever reaches the ports can do everything
+    #[arg(long)]
+    pub insecure: bool,
     /// Stop, as on SIGTERM, when stdin ends: with the process that holds its other end
     #[arg(long)]
     pub exit_with_parent: bool,

@@ -10,6 +10,7 @@ use crate::output::Printer;
 
 mod alarm;
 mod bench;
+mod cert;
 mod changes;
 mod cluster;
 mod confirm;
@@ -38,6 +39,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
     match &cli.command {
         Command::Completion { shell } => completion(*shell).map(done),
         Command::Version => version::run(printer).map(done),
+        Command::Cert(verb) => cert::run(verb, &mut { printer }).map(done),
         Command::Serve(serve) => serve::run(serve).map(done),
         Command::Offline(verb) => {
             let mut printer = printer;
@@ -101,6 +103,7 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
         Command::Bench(bench) => bench::run(&global, &bench, printer).await,
         Command::Lock(_)
         | Command::Serve(_)
+        | Command::Cert(_)
         | Command::Offline(_)
         | Command::Completion { .. }
         | Command::Version => {

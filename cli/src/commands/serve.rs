@@ -31,10 +31,15 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
     if serve.print_config {
         print!("{layered}");
     }
+    if serve.check {
+        let certificates = quorate_node::check_certificates(&layered.config);
+        certificates.map_err(|error| invalid(format!("TLS: {error}")))?;
+    }
     if serve.print_config || serve.check {
         return Ok(());
     }
     start_log()?;
+    allow_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -66,19 +71,45 @@ fn flags(serve: &Serve) -> Vec<Flag> {
         option: "node.bootstrap",
         value: Value::Boolean(true),
     });
+    let insecure = serve.insecure.then_some(Flag {
+        flag: "--insecure",
+        option: "security.insecure",
+        value: Value::Boolean(true),
+    });
     texts
         .into_iter()
         .filter_map(given)
         .chain(bootstrap)
+        .chain(insecure)
         .collect()
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(Exit::Invalid, "invalid_argument", message)
+}
+
+/// Each connection is a file. What this process may raise its limit to by itself, it does.
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(?current, ?maximum, %error, "the limit of open files was not raised");
+    }
 }
 
 /// Logs go to stderr, like all words.
 fn start_log() -> Result<(), Failure> {
     let wanted = std::env::var("QUORATE_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|error| {
-        let message = format!("QUORATE_LOG={wanted:?}: {error}; give levels, as {LOG_DEFAULT:?}");
-        Failure::new(Exit::Invalid, "invalid_argument", message)
+        invalid(format!(
+            "QUORATE_LOG={wanted:?}: {error}; give levels, as {LOG_DEFAULT:?}"
+        ))
     })?;
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures::stream::{BoxStream, unfold};
 use futures::{FutureExt, StreamExt};
+use quorate_rpc::tls::{ClientTls, Connector};
 use quorate_rpc::v1::coordination_client::CoordinationClient;
 use quorate_rpc::v1::watch_message::Message;
 use quorate_rpc::{NodeError, frame, v1};
+use quorate_statemachine::InvalidArgument;
 use quorate_statemachine::notice::decode_notices;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Streaming;
@@ -22,24 +24,42 @@ use crate::transport::{WatchEvent, WatchWhat};
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A channel to a node, with the sizes and timeouts of this wire. `address` is `host:port` or a
-/// URL.
-pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, NodeError> {
-    let url = match address.contains("://") {
-        true => address.to_owned(),
-        false => format!("http://{address}"),
-    };
-    let endpoint = Endpoint::from_shared(url).map_err(|error| {
-        quorate_statemachine::InvalidArgument::new(
-            "endpoint",
-            "is no address",
-            "host:port",
-            format!("{address} ({error})"),
-        )
-    })?;
+/// How to reach nodes.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    /// How long a connection may take to be made.
+    pub(crate) timeout: Duration,
+    connector: Connector,
+}
+
+impl Dial {
+    pub(crate) fn new(timeout: Duration, tls: Option<&ClientTls>) -> Self {
+        Self {
+            timeout,
+            connector: tls.map_or_else(Connector::plain, ClientTls::connector),
+        }
+    }
+
+    /// Makes a connection to `address`, which [`endpoint`] takes.
+    pub(crate) async fn connect(&self, address: &str) -> Result<Channel, NodeError> {
+        let endpoint = endpoint(address)?.connect_timeout(self.timeout);
+        let connected = endpoint.connect_with_connector(self.connector.clone());
+        connected
+            .await
+            .map_err(|error| not_reached(address, &error))
+    }
+}
+
+/// A channel to a node, with the sizes and timeouts of this wire. `address` is `host:port`.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, NodeError> {
+    // With TLS too: it is the connector that speaks it.
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let has_port = |endpoint: &Endpoint| endpoint.uri().port_u16().is_some();
+    let endpoint = endpoint
+        .ok()
+        .filter(has_port)
+        .ok_or_else(|| InvalidArgument::new("endpoint", "is no address", "host:port", address))?;
     Ok(endpoint
-        .connect_timeout(connect_timeout)
-        .tcp_nodelay(true)
         .initial_stream_window_size(frame::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(frame::CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -68,13 +88,10 @@ impl Connection {
     /// Connects, opens both streams and hears the node's first word.
     pub(super) async fn open(
         address: &str,
-        connect_timeout: Duration,
+        dial: &Dial,
         standing: Arc<Standing>,
     ) -> Result<Self, NodeError> {
-        let channel = endpoint(address, connect_timeout)?
-            .connect()
-            .await
-            .map_err(|error| not_reached(address, &error))?;
+        let channel = dial.connect(address).await?;
         let client = CoordinationClient::new(channel)
             .max_decoding_message_size(frame::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(frame::MESSAGE_BYTES_MAX);
@@ -215,11 +232,10 @@ fn event(message: v1::WatchMessage) -> Option<WatchEvent> {
 }
 
 fn not_reached(address: &str, error: &tonic::transport::Error) -> NodeError {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let cause = causes.last().map(|cause| format!(": {cause}"));
     let cause = cause.unwrap_or_default();
-    not_sent(&format!(
-        "the node at {address} cannot be reached: {error}{cause}"
-    ))
+    not_sent(&format!("the node at {address} cannot be reached{cause}"))
 }
 
 /// Nothing was sent on the stream yet, whatever the status says.

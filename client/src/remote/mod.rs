@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use quorate_rpc::tls::ClientTls;
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{Answer, InvalidArgument, Refusal, Reply, Timestamp};
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ mod lane;
 mod pool;
 mod standing;
 
-use connection::Connection;
+use connection::{Connection, Dial};
 use pool::{Pool, SILENCE};
 
 /// Which nodes are asked to read.
@@ -41,12 +42,14 @@ pub enum ReadFrom {
 }
 
 /// How to speak to a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RemoteOptions {
     /// How long to wait for a connection before the next endpoint is tried; 1 s.
     pub connect_timeout: Duration,
     /// Which nodes are asked to read.
     pub read_from: ReadFrom,
+    /// Certificates; none to speak without TLS.
+    pub tls: Option<ClientTls>,
 }
 
 impl Default for RemoteOptions {
@@ -54,6 +57,7 @@ impl Default for RemoteOptions {
         Self {
             connect_timeout: Duration::from_secs(1),
             read_from: ReadFrom::Leader,
+            tls: None,
         }
     }
 }
@@ -83,31 +87,47 @@ impl Client {
     }
 }
 
-/// As nodes name each other: one address must not have two names, or it would have two connections.
-fn plain(given: String) -> String {
-    match given.strip_prefix("http://") {
-        Some(address) => address.trim_end_matches('/').to_owned(),
-        None => given,
-    }
-}
-
-/// Checks that there are endpoints and that each is an address.
+/// Checks that there are endpoints and that each is an address, and names them as nodes name each
+/// other: one address must not have two names, or it would have two connections.
 pub(crate) fn checked_endpoints<E: Into<String>>(
     endpoints: impl IntoIterator<Item = E>,
-    connect_timeout: Duration,
+    tls: bool,
 ) -> Result<Vec<String>, ClientError> {
-    let endpoints: Vec<String> = endpoints
-        .into_iter()
-        .map(|given| plain(given.into()))
-        .collect();
+    let endpoints = endpoints.into_iter().map(|given| plain(&given.into(), tls));
+    let endpoints = endpoints.collect::<Result<Vec<String>, InvalidArgument>>()?;
     if endpoints.is_empty() {
         let none = InvalidArgument::new("endpoints", "must not be empty", "1 or more", "0");
         return Err(none.into());
     }
     for address in &endpoints {
-        connection::endpoint(address, connect_timeout)?;
+        connection::endpoint(address)?;
     }
     Ok(endpoints)
+}
+
+/// `host:port` of what was given. With TLS for one node is with TLS for all: nodes name each other
+/// without a scheme.
+pub(crate) fn plain(given: &str, tls: bool) -> Result<String, InvalidArgument> {
+    let wrong = |problem, limit| Err(InvalidArgument::new("endpoint", problem, limit, given));
+    let address = match given.split_once("://") {
+        None => given,
+        Some(("https", address)) if tls => address,
+        Some(("http", address)) if !tls => address,
+        Some(("https", _)) => {
+            return wrong(
+                "asks for TLS",
+                "the certificates of the nodes' authority beside it (--cacert)",
+            );
+        }
+        Some(("http", _)) => {
+            return wrong(
+                "asks for no TLS, and certificates are given",
+                "https:// or no scheme",
+            );
+        }
+        Some(_) => return wrong("is no address", "host:port or https://host:port"),
+    };
+    Ok(address.trim_end_matches('/').to_owned())
 }
 
 impl Remote {
@@ -116,9 +136,10 @@ impl Remote {
         endpoints: impl IntoIterator<Item = E>,
         options: RemoteOptions,
     ) -> Result<Self, ClientError> {
-        let endpoints = checked_endpoints(endpoints, options.connect_timeout)?;
+        let endpoints = checked_endpoints(endpoints, options.tls.is_some())?;
+        let dial = Dial::new(options.connect_timeout, options.tls.as_ref());
         Ok(Self {
-            pool: Pool::new(endpoints, options.connect_timeout),
+            pool: Pool::new(endpoints, dial),
             options,
         })
     }

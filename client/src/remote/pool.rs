@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_rpc::NodeError;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::Connection;
+use super::connection::{Connection, Dial};
 use super::lane::not_sent;
 use super::standing::Standing;
 
@@ -29,7 +29,7 @@ const LEARNED_MAX: usize = 64;
 pub(super) struct Pool {
     pub(super) standing: Arc<Standing>,
     endpoints: Vec<String>,
-    connect_timeout: Duration,
+    dial: Dial,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// Counts up; which endpoint is asked while there is no leader to prefer.
     cursor: AtomicUsize,
@@ -64,12 +64,12 @@ impl Slot {
 }
 
 impl Pool {
-    pub(super) fn new(endpoints: Vec<String>, connect_timeout: Duration) -> Self {
+    pub(super) fn new(endpoints: Vec<String>, dial: Dial) -> Self {
         let cursor = fastrand::usize(0..endpoints.len().max(1));
         Self {
             standing: Arc::default(),
             endpoints,
-            connect_timeout,
+            dial,
             slots: Mutex::default(),
             cursor: AtomicUsize::new(cursor),
             asked: Mutex::default(),
@@ -143,7 +143,7 @@ impl Pool {
         let _ = tokio::time::timeout(SILENCE, silent.ask_again()).await;
         let others = self.endpoints.iter().cloned().chain(self.learned());
         for address in others.filter(|address| *address != silent.address) {
-            let deadline = Instant::now() + self.connect_timeout;
+            let deadline = Instant::now() + self.dial.timeout;
             let Ok(other) = self.connection(&address, deadline).await else {
                 continue;
             };
@@ -193,9 +193,9 @@ impl Pool {
             return Ok(live);
         }
         pause.check(address)?;
-        let opening = Connection::open(address, self.connect_timeout, self.standing.clone());
+        let opening = Connection::open(address, &self.dial, self.standing.clone());
         // Twice: once to connect, once for the streams and the first word.
-        let opened = tokio::time::timeout(self.connect_timeout * 2, opening).await;
+        let opened = tokio::time::timeout(self.dial.timeout * 2, opening).await;
         let opened = opened.unwrap_or_else(|_| {
             Err(not_sent(&format!(
                 "the node at {address} did not say hello in time"

@@ -20,6 +20,7 @@ use openraft::raft::{
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use quorate_rpc::frame::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use quorate_rpc::identity::Parties;
+use quorate_rpc::tls::Connector;
 use quorate_rpc::v1::peer_client::PeerClient;
 use quorate_rpc::{NodeError, v1};
 use tonic::transport::{Channel, Endpoint};
@@ -43,6 +44,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Peers {
     cluster_id: String,
     node_id: u64,
+    connector: Connector,
     channels: Mutex<HashMap<(String, Use), Channel>>,
     /// Where each member is now. A replication stream outlives a change of its target's address:
     /// Raft opens it once and keeps it.
@@ -59,10 +61,11 @@ enum Use {
 impl Peers {
     /// No connections yet.
     #[must_use]
-    pub fn new(cluster_id: String, node_id: u64) -> Arc<Self> {
+    pub fn new(cluster_id: String, node_id: u64, connector: Connector) -> Arc<Self> {
         Arc::new(Self {
             cluster_id,
             node_id,
+            connector,
             channels: Mutex::default(),
             addrs: Mutex::default(),
         })
@@ -103,7 +106,7 @@ impl Peers {
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = endpoint(addr)?.connect_lazy();
+                let channel = endpoint(addr)?.connect_with_connector_lazy(self.connector.clone());
                 channels.insert(key, channel.clone());
                 channel
             }
@@ -183,7 +186,6 @@ fn endpoint(addr: &str) -> Result<Endpoint, NodeError> {
         .map_err(|error| wire::bad("peer_addr", &error.to_string(), addr))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(Duration::from_secs(2))
@@ -200,18 +202,13 @@ async fn unary<T>(
     let result = tokio::time::timeout(CALL_TIMEOUT, call).await;
     match result {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) if was_never_sent(&status) => Err(NodeError::Unavailable {
-            message: format!("the node at {addr} cannot be reached"),
-            retry_after_ms: 50,
-            leader: None,
-        }),
-        Ok(Err(status)) => match NodeError::from(status) {
-            NodeError::OutcomeUnknown { message } if !changes => Err(NodeError::Unavailable {
-                message: format!("node at {addr}: {message}"),
+        Ok(Err(status)) => match never_sent(&status) {
+            Some(cause) => Err(NodeError::Unavailable {
+                message: format!("the node at {addr} cannot be reached: {cause}"),
                 retry_after_ms: 50,
                 leader: None,
             }),
-            error => Err(error),
+            None => Err(failed(addr, changes, status)),
         },
         Err(_) => Err(NodeError::DeadlineExceeded {
             message: format!(
@@ -222,16 +219,27 @@ async fn unary<T>(
     }
 }
 
-/// There was no connection to send it on.
-fn was_never_sent(status: &Status) -> bool {
+fn failed(addr: &str, changes: bool, status: Status) -> NodeError {
+    match NodeError::from(status) {
+        NodeError::OutcomeUnknown { message } if !changes => NodeError::Unavailable {
+            message: format!("node at {addr}: {message}"),
+            retry_after_ms: 50,
+            leader: None,
+        },
+        error => error,
+    }
+}
+
+/// Why there was no connection to send it on; none if there was one.
+fn never_sent(status: &Status) -> Option<String> {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
         cause = error.source();
+        if error.is::<tonic::ConnectError>() {
+            return Some(cause.map_or_else(|| error.to_string(), |cause| cause.to_string()));
+        }
     }
-    false
+    None
 }
 
 /// Makes the network to one peer.

@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tower::layer::util::{Identity, Stack};
 
+use super::activity::Requests;
 use super::connection::Connection;
+use super::edge::Opened;
 use quorate_rpc::frame::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 
-/// Streams one connection may have open.
-const STREAMS_PER_CONNECTION: u32 = 256;
+/// Names and values of one request's headers: ours have a few hundred bytes, tokens a few thousand.
+const HEADER_BYTES_MAX: u32 = 32 << 10;
 
 /// Why there is no listening socket.
 #[derive(Debug, Error)]
@@ -61,21 +63,54 @@ impl Bound {
     pub fn into_listener(self) -> TcpListener {
         self.listener
     }
+}
 
-    /// The socket as tonic takes connections from it.
-    pub fn incoming(self) -> impl Stream<Item = std::io::Result<Connection>> {
-        let streams = TcpIncoming::from(self.listener).with_nodelay(Some(true));
-        streams.map(|stream| stream.map(Connection::new))
+/// Connections as axum takes them.
+pub struct Connections {
+    opened: Opened,
+    addr: SocketAddr,
+}
+
+impl Connections {
+    /// Those that come to `addr`.
+    pub fn new(opened: Opened, addr: SocketAddr) -> Self {
+        Self { opened, addr }
     }
 }
 
-/// A gRPC server with our windows and keep-alive.
-pub fn server() -> Server {
+impl axum::serve::Listener for Connections {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        loop {
+            match self.opened.next().await {
+                Some(Ok(connection)) => {
+                    let from = connection.caller().address.unwrap_or(self.addr);
+                    return (connection, from);
+                }
+                Some(Err(_)) => {}
+                // The node stops, and this future with it.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.addr)
+    }
+}
+
+/// A gRPC server with our windows and keep-alive; `streams` is the bound of requests that are open
+/// on one connection.
+pub fn server(streams: u32) -> Server<Stack<Requests, Identity>> {
     Server::builder()
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(streams)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .layer(Requests)
 }

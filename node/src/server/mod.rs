@@ -1,10 +1,12 @@
 //! What this node serves to clients and operators.
 
+mod activity;
 pub mod caller;
 mod cluster;
 mod connection;
 mod console;
 mod coordination;
+mod edge;
 mod exchange;
 mod health;
 mod http;
@@ -18,9 +20,11 @@ use tokio::time::Instant;
 
 use cluster::ClusterService;
 pub use cluster::status_of;
+pub use connection::Patience;
 use coordination::CoordinationService;
+pub use edge::{Edge, connections_within, refused};
 pub use http::router as http_router;
-pub use listen::{Bound, ListenError, bind, server};
+pub use listen::{Bound, Connections, ListenError, bind, server};
 pub use routes::clients as client_routes;
 
 use crate::core::Core;
@@ -57,8 +61,10 @@ fn consistency(asked: v1::Consistency, max_lag_ms: u32) -> Consistency {
 
 /// Who makes a call, as the port that took it found out.
 pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
-    let known = request.extensions().get::<Caller>();
-    known.cloned().unwrap_or(Caller::Anonymous)
+    let connection = request.extensions().get::<caller::Caller>();
+    // A connection of somebody without a good name was refused when it was made.
+    let named = connection.and_then(|connection| connection.principal().ok());
+    named.unwrap_or(Caller::Anonymous)
 }
 
 /// The reply to one command.
