@@ -35,6 +35,7 @@ test: tests deny
 	deploy/check/recipes.sh $(target)/debug/quorate
 	deploy/check/python.sh $(target)/debug/quorate
 	deploy/check/walk.py $(target)/debug/quorate docs/QUICKSTART.md docs/OPERATIONS.md
+	deploy/check/kubernetes.sh
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit 300 --once \
 		--base-port 17400 --data-dir $(target)/demo-test
 
