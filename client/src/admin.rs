@@ -23,7 +23,7 @@ use crate::retry::Failures;
 
 pub use quorate_rpc::v1::{
     AddMemberRequest, Alarm, Digest, FoundClusterReply, Member, MemberChange, MemberList,
-    NodeStatus,
+    NodeStatus, UpdateMemberRequest,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,6 +66,12 @@ impl Admin {
         self
     }
 
+    /// How long each call may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The endpoints, in the order in which they are asked.
     #[must_use]
     pub fn endpoints(&self) -> &[String] {
@@ -100,7 +106,7 @@ impl Admin {
             .await
     }
 
-    /// Takes a blank node in as a learner; promotes it when it has caught up if asked to.
+    /// Takes a blank node in as a learner, which becomes a voter when it has caught up if asked to.
     pub async fn add_member(&self, request: AddMemberRequest) -> Result<MemberChange, ClientError> {
         self.change(async |mut node: Cluster| node.add_member(request.clone()).await)
             .await
@@ -114,6 +120,15 @@ impl Admin {
     ) -> Result<MemberChange, ClientError> {
         let request = v1::MemberRequest { id, dry_run };
         self.change(async |mut node: Cluster| node.promote_member(request).await)
+            .await
+    }
+
+    /// Tells the cluster where a member is now.
+    pub async fn update_member(
+        &self,
+        request: UpdateMemberRequest,
+    ) -> Result<MemberChange, ClientError> {
+        self.change(async |mut node: Cluster| node.update_member(request.clone()).await)
             .await
     }
 

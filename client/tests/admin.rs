@@ -74,6 +74,12 @@ impl Cluster for Node {
     async fn promote_member(&self, request: Request<v1::MemberRequest>) -> Answer<MemberChange> {
         self.change(format!("promote {}", request.into_inner().id))
     }
+    async fn update_member(
+        &self,
+        request: Request<v1::UpdateMemberRequest>,
+    ) -> Answer<MemberChange> {
+        self.change(format!("update {}", request.into_inner().id))
+    }
     async fn remove_member(&self, request: Request<v1::MemberRequest>) -> Answer<MemberChange> {
         self.change(format!("remove {}", request.into_inner().id))
     }

@@ -36,6 +36,8 @@ pub struct Core {
     pub(crate) stores: Arc<OpenStores>,
     pub(crate) snapshots: std::path::PathBuf,
     pub(crate) started: Instant,
+    /// Held from the plan of a change of membership until it is committed.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// For what must end when the node is dropped, wherever that happens.
     pub(crate) runtime: tokio::runtime::Handle,
 }

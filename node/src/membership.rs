@@ -1,27 +1,26 @@
 //! Who belongs to the cluster: add, promote, remove, hand over.
 //!
 //! A new node comes in as a learner, catches up, and is promoted; it never counts for a quorum
-//! before that. What would leave the cluster without a quorum of nodes that answer is refused, with
-//! the counts. Every change is planned first ([`Plan`]), so that a dry run shows what the change
-//! would do.
+//! before that. What it is to become stands in the membership ([`Goal`]), and whoever leads sees to
+//! it (`steward.rs`). Every change is planned first ([`Plan`]), so that a dry run shows what it
+//! would do, and what is unsafe is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::{ChangeMembers, Instant as _};
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{InvalidArgument, Name, cluster};
+use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
 use crate::core::Core;
+use crate::plan::{CAUGHT_UP_ENTRIES, Plan, count_of, lag_of};
 use crate::propose::{no_leader, not_leader};
-use crate::raft::{Member, Metrics, Raft, TypeConfig};
+use crate::raft::{Goal, Member, Raft, TypeConfig};
 use crate::upgrade;
-
-/// How far behind the leader's log a learner may be to become a voter. In entries.
-pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
 
 /// How long a change waits for its node to catch up, for a commit, or for a new leader.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,8 +28,12 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between looks whether another change is done.
 const IN_PROGRESS_PAUSE: Duration = Duration::from_millis(20);
 
-/// A voter that has acknowledged nothing for so long does not count as alive.
-const ALIVE: Duration = Duration::from_secs(3);
+/// Builds that know no more than version 1 cannot read a membership that says what becomes of a
+/// learner.
+const GOALS_SINCE: u32 = 2;
+
+/// How long a change waits for its turn behind another.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The leader and where it is, as far as this node knows.
 pub fn leader_of(raft: &Raft) -> Option<(u64, Member)> {
@@ -60,6 +63,11 @@ pub fn members(raft: &Raft) -> Vec<v1::Member> {
         voter: voters.contains(id),
         leader: metrics.current_leader == Some(*id),
         matched: matched(id).unwrap_or(0),
+        lag: lag_of(&metrics, *id),
+        goal: match voters.contains(id) {
+            true => String::new(),
+            false => member.goal.to_string(),
+        },
     });
     nodes.collect()
 }
@@ -106,6 +114,7 @@ pub async fn administer(
         Request::Remove(member) => remove(core, member).await,
         Request::Transfer(member) => transfer(core, member).await,
         Request::Announce(member) => announce(core, member).await,
+        Request::Update(member) => update(core, member).await,
         Request::Members(_) => confirm(core)
             .await
             .map(|()| changed(core, 0, String::new())),
@@ -122,36 +131,87 @@ async fn add_member(core: &Core, add: v1::AddMemberRequest) -> Result<v1::Member
     let name = Name::parse("name", add.name.clone())?;
     check_addr("peer_addr", &add.peer_addr)?;
     check_addr("client_addr", &add.client_addr)?;
-    if let Some(known) = find_known(core, &add)? {
-        let plan = format!("{} is member {} already", known.name, known.id);
-        if add.dry_run || !add.promote || known.voter {
-            return Ok(changed(core, known.id, plan));
-        }
-        return promote_when_ready(core, known.id).await;
+    let goal = match (add.replaces, add.promote) {
+        (0, false) => Goal::Stay,
+        (0, true) => Goal::Vote,
+        (old, _) => Goal::Replace(old),
+    };
+    let by_itself = core.state.version().version >= GOALS_SINCE;
+    let noted = match (by_itself, goal) {
+        (true, goal) => goal,
+        (false, Goal::Replace(_)) => return Err(replaces_later(core)),
+        (false, _) => Goal::Stay,
+    };
+    let changing = one_at_a_time(core).await?;
+    let plan = Plan::of(core);
+    let words = plan.addition(&add, goal)?;
+    let known = find_known(core, &add)?;
+    let id = known.as_ref().map_or(0, |known| known.id);
+    if add.dry_run || known.as_ref().is_some_and(|known| known.voter) {
+        return Ok(changed(core, id, words));
     }
-    let plan = Plan::of(core).learner(&add);
-    if add.dry_run {
-        return Ok(changed(core, 0, plan));
+    plan.require_no_change()?;
+    let id = match known {
+        Some(known) => set_goal(core, &plan, known.id, noted).await?,
+        None => bring_in(core, &name, &add, noted).await?,
+    };
+    drop(changing);
+    if goal != Goal::Stay && !(by_itself && add.answer_at_once) {
+        becomes_voter(core, id, by_itself).await?;
     }
-    let id = invite(core, &name, &add.peer_addr).await?;
+    Ok(changed(core, id, words))
+}
+
+fn replaces_later(core: &Core) -> NodeError {
+    let version = core.state.version().version;
+    NodeError::Unsafe {
+        message: format!(
+            "a replacement needs cluster version {GOALS_SINCE}, the cluster is at {version}: \
+             upgrade all members first, or remove the old member and add the new one"
+        ),
+    }
+}
+
+/// The blank node becomes a learner; answers its id.
+async fn bring_in(
+    core: &Core,
+    name: &Name,
+    add: &v1::AddMemberRequest,
+    goal: Goal,
+) -> Result<u64, NodeError> {
+    let id = invite(core, name, &add.peer_addr).await?;
     let member = Member {
         name: name.to_string(),
-        peer_addr: add.peer_addr,
-        client_addr: add.client_addr,
-        http_addr: add.http_addr,
+        peer_addr: add.peer_addr.clone(),
+        client_addr: add.client_addr.clone(),
+        http_addr: add.http_addr.clone(),
+        goal,
     };
     let added = core.raft().add_learner(id, member, false).await;
     added.map_err(change_error)?;
-    if add.promote {
-        return promote_when_ready(core, id).await;
-    }
-    Ok(changed(core, id, plan))
+    Ok(id)
 }
 
-/// The member that the request is about, if it was added before.
+/// A learner that was added before is to become something else; answers its id.
+async fn set_goal(core: &Core, plan: &Plan, id: u64, goal: Goal) -> Result<u64, NodeError> {
+    let member = plan.member(id)?;
+    if goal != Goal::Stay && member.goal != goal {
+        let member = Member {
+            goal,
+            ..member.clone()
+        };
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
+        commit(core, change, true).await?;
+    }
+    Ok(id)
+}
+
+/// The member that the request is about, if it was added before. The one that it replaces may have
+/// the same name and address: a node whose disk was lost comes back in its own place.
 fn find_known(core: &Core, add: &v1::AddMemberRequest) -> Result<Option<v1::Member>, NodeError> {
     let same = |member: &v1::Member| member.peer_addr == add.peer_addr || member.name == add.name;
-    match members(core.raft()).into_iter().find(same) {
+    let others = members(core.raft()).into_iter();
+    match others.filter(|one| one.id != add.replaces).find(same) {
         Some(known) if known.peer_addr == add.peer_addr && known.name == add.name => {
             Ok(Some(known))
         }
@@ -180,22 +240,29 @@ async fn invite(core: &Core, name: &Name, addr: &str) -> Result<u64, NodeError> 
     Ok(reply.node_id)
 }
 
-async fn promote_when_ready(core: &Core, id: u64) -> Result<v1::MemberChange, NodeError> {
+/// Waits until the leader, this node or its successor, has made the learner a voter; promotes it
+/// here if it does not become one `by_itself`.
+async fn becomes_voter(core: &Core, id: u64, by_itself: bool) -> Result<(), NodeError> {
     let deadline = Instant::now() + CHANGE_TIMEOUT;
     let mut metrics = core.raft().metrics();
     loop {
-        let lag = lag_of(&metrics.borrow_watched().clone(), id);
-        if lag.is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES) {
-            return promote(core, v1::MemberRequest { id, dry_run: false }).await;
+        let seen = metrics.borrow_watched().clone();
+        let joint = seen.membership_config.membership().get_joint_config();
+        if joint.len() == 1 && joint[0].contains(&id) {
+            return Ok(());
+        }
+        if !by_itself && lag_of(&seen, id).is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES) {
+            let request = v1::MemberRequest { id, dry_run: false };
+            return promote(core, request).await.map(drop);
         }
         let change = tokio::time::timeout_at(deadline, metrics.changed()).await;
         if !matches!(change, Ok(Ok(()))) {
             return Err(NodeError::DeadlineExceeded {
                 message: format!(
                     "member {id} is a learner now and has not caught up in {} s (it is {} entries \
-                     behind); promote it when it has",
+                     behind); it becomes a voter by itself as soon as it has: see the members",
                     CHANGE_TIMEOUT.as_secs(),
-                    lag.map_or("an unknown number of".to_owned(), |lag| lag.to_string())
+                    count_of(lag_of(&seen, id))
                 ),
             });
         }
@@ -203,8 +270,9 @@ async fn promote_when_ready(core: &Core, id: u64) -> Result<v1::MemberChange, No
 }
 
 async fn promote(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberChange, NodeError> {
+    let _changing = one_at_a_time(core).await?;
     let plan = Plan::of(core);
-    plan.require(request.id)?;
+    plan.member(request.id)?;
     if plan.voters.contains(&request.id) {
         return Ok(changed(
             core,
@@ -212,20 +280,8 @@ async fn promote(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCh
             format!("member {} is a voter already", request.id),
         ));
     }
-    let lag = plan.lags.get(&request.id).copied().flatten();
-    if lag.is_none_or(|lag| lag > CAUGHT_UP_ENTRIES) {
-        let lag = lag.map_or("an unknown number of".to_owned(), |lag| lag.to_string());
-        return Err(NodeError::Unsafe {
-            message: format!(
-                "member {} is {lag} entries behind, a new voter may be {CAUGHT_UP_ENTRIES}; wait \
-                 until it has caught up",
-                request.id
-            ),
-        });
-    }
-    let mut after = plan.voters.clone();
-    after.insert(request.id);
-    let words = plan.step(&after, &format!("member {} becomes a voter", request.id))?;
+    plan.require_no_change()?;
+    let words = plan.promotion(request.id)?;
     if !request.dry_run {
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([request.id]));
         commit(core, change, true).await?;
@@ -233,14 +289,57 @@ async fn promote(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCh
     Ok(changed(core, request.id, words))
 }
 
-async fn remove(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberChange, NodeError> {
+/// Does what a learner that has caught up was added for. A leader that is to be replaced hands over
+/// first, and its successor does it.
+pub async fn reach_goal(core: &Core, id: u64) -> Result<(), NodeError> {
+    let _changing = one_at_a_time(core).await?;
     let plan = Plan::of(core);
-    plan.require(request.id)?;
+    let member = plan.member(id)?;
+    plan.require_no_change()?;
+    match member.goal {
+        Goal::Stay => {}
+        Goal::Replace(old) if plan.voters.contains(&old) => {
+            plan.replacement(old, id)?;
+            if old == core.identity().node_id {
+                return hand_over(core, plan.best_successor(old)?).await;
+            }
+            let change = ChangeMembers::Batch(vec![
+                ChangeMembers::AddVoterIds(BTreeSet::from([id])),
+                ChangeMembers::RemoveVoters(BTreeSet::from([old])),
+            ]);
+            commit(core, change, false).await?;
+            tracing::info!(id, old, "a voter was replaced");
+        }
+        // Who was to be replaced may have been removed meanwhile.
+        Goal::Vote | Goal::Replace(_) => {
+            plan.promotion(id)?;
+            commit(core, ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await?;
+            tracing::info!(id, "a learner has become a voter");
+        }
+    }
+    Ok(())
+}
+
+/// Ends a change of which an earlier leader has done the first half.
+pub async fn finish_change(core: &Core) -> Result<(), NodeError> {
+    let _changing = one_at_a_time(core).await?;
+    if Plan::of(core).require_no_change().is_ok() {
+        return Ok(());
+    }
+    // What is added to the newer of the two lists is nobody, so that list becomes the only one.
+    commit(core, ChangeMembers::AddVoterIds(BTreeSet::new()), false).await?;
+    tracing::info!("a change of membership that an earlier leader began is done");
+    Ok(())
+}
+
+async fn remove(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberChange, NodeError> {
+    let _changing = one_at_a_time(core).await?;
+    let plan = Plan::of(core);
+    plan.member(request.id)?;
+    plan.require_no_change()?;
     let gone = BTreeSet::from([request.id]);
     let (words, change) = if plan.voters.contains(&request.id) {
-        let after = &plan.voters - &gone;
-        let words = plan.step(&after, &format!("voter {} leaves the cluster", request.id))?;
-        (words, ChangeMembers::RemoveVoters(gone))
+        (plan.removal(request.id)?, ChangeMembers::RemoveVoters(gone))
     } else {
         let words = format!(
             "learner {} leaves the cluster; voters stay as they are",
@@ -254,6 +353,30 @@ async fn remove(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCha
     Ok(changed(core, request.id, words))
 }
 
+async fn update(
+    core: &Core,
+    update: v1::UpdateMemberRequest,
+) -> Result<v1::MemberChange, NodeError> {
+    let _changing = one_at_a_time(core).await?;
+    let plan = Plan::of(core);
+    let known = plan.member(update.id)?;
+    let told = |field, told: String, known: &String| match told.as_str() {
+        "" => Ok(known.clone()),
+        addr => check_addr(field, addr).map(|()| told),
+    };
+    let member = Member {
+        peer_addr: told("peer_addr", update.peer_addr, &known.peer_addr)?,
+        client_addr: told("client_addr", update.client_addr, &known.client_addr)?,
+        http_addr: told("http_addr", update.http_addr, &known.http_addr)?,
+        ..known.clone()
+    };
+    let words = plan.relocation(update.id, &member)?;
+    if !update.dry_run {
+        set_member(core, &plan, update.id, member).await?;
+    }
+    Ok(changed(core, update.id, words))
+}
+
 async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberChange, NodeError> {
     let plan = Plan::of(core);
     let own = core.identity().node_id;
@@ -262,7 +385,7 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
     } else {
         request.id
     };
-    plan.require(to)?;
+    plan.member(to)?;
     if !plan.voters.contains(&to) {
         return Err(NodeError::Unsafe {
             message: format!("member {to} is a learner; only a voter can lead, promote it first"),
@@ -272,6 +395,11 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
     if request.dry_run || to == own {
         return Ok(changed(core, to, words));
     }
+    hand_over(core, to).await?;
+    Ok(changed(core, to, words))
+}
+
+async fn hand_over(core: &Core, to: u64) -> Result<(), NodeError> {
     let triggered = core.raft().trigger().transfer_leader(to).await;
     triggered.map_err(|error| crate::server::fatal(&error))?;
     let moved = core
@@ -279,31 +407,48 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
         .wait(Some(Duration::from_secs(10)))
         .current_leader(to, "transfer")
         .await;
-    moved.map_err(|_| NodeError::DeadlineExceeded {
+    moved.map(drop).map_err(|_| NodeError::DeadlineExceeded {
         message: format!("member {to} has not become the leader in 10 s; look at the status"),
-    })?;
-    Ok(changed(core, to, words))
+    })
 }
 
 /// A member tells that its addresses are others than the membership says.
 async fn announce(core: &Core, told: v1::Member) -> Result<v1::MemberChange, NodeError> {
+    let _changing = one_at_a_time(core).await?;
     let plan = Plan::of(core);
-    plan.require(told.id)?;
     let id = told.id;
     let member = Member {
         name: told.name,
         peer_addr: told.peer_addr,
         client_addr: told.client_addr,
         http_addr: told.http_addr,
+        goal: plan.member(id)?.goal,
     };
     let words = format!("member {id} is now {member}");
+    set_member(core, &plan, id, member).await?;
+    Ok(changed(core, id, words))
+}
+
+async fn set_member(core: &Core, plan: &Plan, id: u64, member: Member) -> Result<(), NodeError> {
     let addr = member.peer_addr.clone();
-    if plan.members.get(&id) != Some(&member) {
+    if plan.member(id)? != &member {
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
         commit(core, change, true).await?;
     }
     core.peers.moved(id, &addr);
-    Ok(changed(core, id, words))
+    Ok(())
+}
+
+/// A change is planned against the membership as it is, so nobody else may change it meanwhile.
+async fn one_at_a_time(core: &Core) -> Result<MutexGuard<'_, ()>, NodeError> {
+    let turn = tokio::time::timeout(TURN_TIMEOUT, core.changing.lock()).await;
+    turn.map_err(|_| NodeError::Unsafe {
+        message: format!(
+            "another change of membership has been in progress for {} s, and nothing was done; \
+             wait until it is done, or look whether a quorum answers",
+            TURN_TIMEOUT.as_secs()
+        ),
+    })
 }
 
 /// Waits for a change that is in progress, as members make one when they tell their addresses; only
@@ -351,115 +496,6 @@ fn changed(core: &Core, id: u64, plan: String) -> v1::MemberChange {
         plan,
         members: members(core.raft()),
     }
-}
-
-/// The membership as it is, against which a change is planned.
-struct Plan {
-    voters: BTreeSet<u64>,
-    members: BTreeMap<u64, Member>,
-    /// Entries behind the leader's log; none when unknown.
-    lags: BTreeMap<u64, Option<u64>>,
-    alive: BTreeSet<u64>,
-}
-
-impl Plan {
-    fn of(core: &Core) -> Self {
-        let metrics = core.raft().metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let own = core.identity().node_id;
-        let ids: Vec<u64> = membership.nodes().map(|(id, _)| *id).collect();
-        let alive = |id: &u64| *id == own || heard_lately(&metrics, *id);
-        Self {
-            voters: membership.voter_ids().collect(),
-            members: membership
-                .nodes()
-                .map(|(id, member)| (*id, member.clone()))
-                .collect(),
-            lags: ids.iter().map(|id| (*id, lag_of(&metrics, *id))).collect(),
-            alive: ids.iter().copied().filter(alive).collect(),
-        }
-    }
-
-    fn require(&self, id: u64) -> Result<(), NodeError> {
-        if self.lags.contains_key(&id) {
-            return Ok(());
-        }
-        let known: Vec<String> = self.lags.keys().map(u64::to_string).collect();
-        Err(NodeError::NotFound {
-            message: format!(
-                "there is no member {id}; the members are {}",
-                known.join(", ")
-            ),
-        })
-    }
-
-    fn learner(&self, add: &v1::AddMemberRequest) -> String {
-        format!(
-            "{} at {} comes in as a learner\nvoters stay {}",
-            add.name,
-            add.peer_addr,
-            quorum_words(&self.voters)
-        )
-    }
-
-    /// Words for a step to `after`, or why it is refused.
-    fn step(&self, after: &BTreeSet<u64>, what: &str) -> Result<String, NodeError> {
-        let alive = after.intersection(&self.alive).count();
-        let quorum = after.len() / 2 + 1;
-        if after.is_empty() || alive < quorum {
-            return Err(NodeError::Unsafe {
-                message: format!(
-                    "{what}: {alive} of the {} voters it would leave answer now, a quorum is \
-                     {quorum}; bring members back or add new ones first",
-                    after.len()
-                ),
-            });
-        }
-        Ok(format!(
-            "{what}\nbefore: {}\nduring: a majority of both\nafter: {}",
-            quorum_words(&self.voters),
-            quorum_words(after)
-        ))
-    }
-
-    /// The living voter with the least lag.
-    fn best_successor(&self, own: u64) -> Result<u64, NodeError> {
-        let others = self
-            .voters
-            .iter()
-            .filter(|id| **id != own && self.alive.contains(id));
-        let best = others.min_by_key(|id| self.lags.get(id).copied().flatten().unwrap_or(u64::MAX));
-        best.copied().ok_or_else(|| NodeError::Unsafe {
-            message: "there is no other voter that answers".to_owned(),
-        })
-    }
-}
-
-fn quorum_words(voters: &BTreeSet<u64>) -> String {
-    let ids: Vec<String> = voters.iter().map(u64::to_string).collect();
-    format!(
-        "voters {} (quorum {} of {})",
-        ids.join(", "),
-        voters.len() / 2 + 1,
-        voters.len()
-    )
-}
-
-/// Entries of the leader's log that the member is not known to have.
-fn lag_of(metrics: &Metrics, id: u64) -> Option<u64> {
-    if metrics.id == id {
-        return Some(0);
-    }
-    let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?.index;
-    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched))
-}
-
-fn heard_lately(metrics: &Metrics, id: u64) -> bool {
-    let heard = metrics
-        .heartbeat
-        .as_ref()
-        .and_then(|heartbeat| heartbeat.get(&id)?.as_ref());
-    heard.is_some_and(|at| at.elapsed() < ALIVE)
 }
 
 fn check_addr(field: &str, addr: &str) -> Result<(), InvalidArgument> {

@@ -321,6 +321,7 @@ impl Sockets {
             peer_addr: addr(&listen.advertise_peer, &self.peer),
             client_addr: addr(&listen.advertise_client, &self.client),
             http_addr: addr(&listen.advertise_http, &self.http),
+            ..Member::default()
         }
     }
 

@@ -74,6 +74,43 @@ pub struct Member {
     pub client_addr: String,
     /// Where metrics and health are served.
     pub http_addr: String,
+    /// What becomes of it once it has caught up; of a learner.
+    pub goal: Goal,
+}
+
+impl Member {
+    /// Whether the other is at the same addresses under the same name.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        let goal = self.goal;
+        *self
+            == Self {
+                goal,
+                ..other.clone()
+            }
+    }
+}
+
+/// What a learner is to become. It stands in the membership, so that every leader knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// It stays as it is.
+    #[default]
+    Stay,
+    /// A voter beside those there are.
+    Vote,
+    /// A voter in place of this one.
+    Replace(u64),
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stay => Ok(()),
+            Self::Vote => write!(f, "vote"),
+            Self::Replace(old) => write!(f, "replace {old}"),
+        }
+    }
 }
 
 impl fmt::Display for Member {

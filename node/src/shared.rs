@@ -28,6 +28,7 @@ use crate::read::{ReadContext, Reader};
 use crate::server;
 use crate::storage::{DataDir, Identity, StateChange, Storage, StorageOptions};
 use crate::tls::Tls;
+use crate::{steward, ticker, upgrade};
 use crate::{ticker, upgrade};
 
 /// The founder's id; ids handed out later are higher.
@@ -405,6 +406,7 @@ impl Shared {
             stores,
             snapshots: self.snapshots.clone(),
             started: Instant::now(),
+            changing: tokio::sync::Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
         });
         self.run_tasks(&core, log_failure);
@@ -432,6 +434,8 @@ impl Shared {
     fn run_tasks(self: &Arc<Self>, core: &Arc<Core>, log: watch::Receiver<Option<String>>) {
         self.tasks
             .spawn(ticker::run(Arc::clone(core), self.stop.clone()));
+        let stewarded = Arc::clone(core);
+        self.spawn_until_stop(async move { steward::run(&stewarded).await });
         let raising = Arc::clone(core);
         self.spawn_until_stop(async move { upgrade::run(&raising).await });
         let (shared, failed) = (Arc::clone(self), Arc::clone(core));
@@ -538,7 +542,10 @@ async fn announce(core: &Core) {
             let membership = metrics.membership_config.membership();
             membership.get_node(&core.identity.node_id).cloned()
         };
-        if known.as_ref() == Some(&core.member) {
+        if known
+            .as_ref()
+            .is_some_and(|known| known.is_at(&core.member))
+        {
             return;
         }
         if known.is_some() && leader_of(&core.raft).is_some() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use quorate_client::{Client, ClientError, QueueClient};
+use quorate_client::{Client, ClientError, DEFAULT_TIMEOUT, QueueClient};
 use quorate_statemachine::lease::{self, Claim, SameOwner};
 use quorate_statemachine::process::Append;
 use quorate_statemachine::queue::Outcome as ItemOutcome;
@@ -53,6 +53,15 @@ pub struct Load {
 impl Load {
     /// Starts `writers` writers, each with a connection of its own to the nodes at `endpoints`.
     pub async fn start(endpoints: &[String], writers: usize) -> Result<Self> {
+        Self::start_within(endpoints, writers, DEFAULT_TIMEOUT).await
+    }
+
+    /// The same, each operation with this deadline.
+    pub async fn start_within(
+        endpoints: &[String],
+        writers: usize,
+        timeout: Duration,
+    ) -> Result<Self> {
         let (stop, acknowledged) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let client = Client::connect(endpoints.to_vec())?;
         for number in 0..SHARED_COUNT {
@@ -67,7 +76,7 @@ impl Load {
         }
         let mut set = JoinSet::new();
         for number in 0..writers {
-            let client = Client::connect(endpoints.to_vec())?;
+            let client = Client::connect(endpoints.to_vec())?.with_timeout(timeout);
             let writer = Writer::new(number, client, Arc::clone(&acknowledged))?;
             set.spawn(writer.run(stop.clone()));
         }

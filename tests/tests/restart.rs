@@ -1,5 +1,7 @@
 //! Every node is stopped with SIGTERM and started again, one after the other, while clients write.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use quorate_tests::cluster::{Options, scenario};
 use quorate_tests::load::Load;
@@ -8,10 +10,13 @@ use quorate_tests::wait::RECOVERY_MAX;
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
 
+/// No operation of any writer may take longer, whichever node is away.
+const DEADLINE: Duration = Duration::from_secs(5);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_fails_no_operation() -> Result<()> {
     scenario(Options::new(NODE, 3), async |cluster| {
-        let load = Load::start(&cluster.all_endpoints(), 16).await?;
+        let load = Load::start_within(&cluster.all_endpoints(), 16, DEADLINE).await?;
         for _ in 0..2 {
             for node in 0..cluster.nodes.len() {
                 load.more(300, RECOVERY_MAX).await?;

@@ -105,7 +105,7 @@ async fn form(admin: &Admin, mut plan: Plan, args: Form) -> Result<Formed, Failu
                 client_addr: status.client_addr,
                 http_addr: status.http_addr,
                 promote: true,
-                dry_run: false,
+                ..AddMemberRequest::default()
             };
             eprintln!("adding {}", status.name);
             cluster.add_member(request).await?;

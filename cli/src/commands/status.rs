@@ -196,6 +196,7 @@ mod tests {
             voter: true,
             leader: id == 1,
             matched: 0,
+            ..Member::default()
         }
     }
 

@@ -77,6 +77,14 @@ impl Cluster for ClusterService {
             .await
     }
 
+    async fn update_member(
+        &self,
+        request: Request<v1::UpdateMemberRequest>,
+    ) -> Answer<v1::MemberChange> {
+        self.administer(Administer::Update(request.into_inner()))
+            .await
+    }
+
     async fn remove_member(&self, request: Request<v1::MemberRequest>) -> Answer<v1::MemberChange> {
         self.administer(Administer::Remove(request.into_inner()))
             .await

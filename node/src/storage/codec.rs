@@ -14,7 +14,7 @@ use quorate_statemachine::codec::{self, BadBytes};
 use serde::{Deserialize, Serialize};
 
 use crate::raft::{
-    Entry, HEADER_BYTES, KIND_COMMAND, KIND_COMMAND_OF, LeaderId, LogId, Member, Membership,
+    Entry, Goal, HEADER_BYTES, KIND_COMMAND, KIND_COMMAND_OF, LeaderId, LogId, Member, Membership,
     Proposal, SnapshotMeta, StoredMembership, Vote, log_id,
 };
 
@@ -199,10 +199,27 @@ fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
         members: members.collect(),
     };
     codec::put(out, &body);
+    let goals = membership.nodes().filter_map(|(id, member)| {
+        let replaces = match member.goal {
+            Goal::Stay => return None,
+            Goal::Vote => 0,
+            Goal::Replace(old) => old,
+        };
+        Some((*id, replaces))
+    });
+    let goals: BTreeMap<u64, u64> = goals.collect();
+    if !goals.is_empty() {
+        codec::put(out, &goals);
+    }
 }
 
-fn take_membership(bytes: &[u8]) -> Result<Membership, BadBytes> {
-    let body: MembershipBody = codec::take_last(bytes)?;
+fn take_membership(mut bytes: &[u8]) -> Result<Membership, BadBytes> {
+    let body: MembershipBody = codec::take(&mut bytes)?;
+    // Behind the body only if there are any: by learner, the voter that it replaces or 0.
+    let goals: BTreeMap<u64, u64> = match bytes {
+        [] => BTreeMap::new(),
+        rest => codec::take_last(rest)?,
+    };
     if body.voters.is_empty() && body.members.is_empty() {
         return Ok(Membership::default());
     }
@@ -215,6 +232,11 @@ fn take_membership(bytes: &[u8]) -> Result<Membership, BadBytes> {
                 peer_addr: member.peer_addr,
                 client_addr: member.client_addr,
                 http_addr: member.http_addr,
+                goal: match goals.get(&id) {
+                    None => Goal::Stay,
+                    Some(0) => Goal::Vote,
+                    Some(old) => Goal::Replace(*old),
+                },
             };
             (id, member)
         })
@@ -289,6 +311,7 @@ mod tests {
             peer_addr: "p".to_owned(),
             client_addr: "c".to_owned(),
             http_addr: "h".to_owned(),
+            goal: Goal::Stay,
         };
         let members = BTreeMap::from([(1, member("a")), (2, member("b"))]);
         Membership::new(vec![BTreeSet::from([1])], members).expect("voters are members")
@@ -336,6 +359,32 @@ mod tests {
         );
         for entry in [blank, command(), change] {
             assert_eq!(decode_entry(encode_entry(&entry)), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn bytes_of_goals_are_pinned_and_stand_behind_the_members() {
+        let plain = encode_stored_membership(&StoredMembership::new(None, membership()));
+        for (goal, byte) in [(Goal::Vote, 0), (Goal::Replace(1), 1)] {
+            let before = membership();
+            let with_goal = before.nodes().map(|(id, member)| {
+                let goal = if *id == 2 { goal } else { Goal::Stay };
+                (
+                    *id,
+                    Member {
+                        goal,
+                        ..member.clone()
+                    },
+                )
+            });
+            let members: BTreeMap<u64, Member> = with_goal.collect();
+            let changed = Membership::new(vec![BTreeSet::from([1])], members);
+            let stored = StoredMembership::new(None, changed.expect("voters are members"));
+            let bytes = encode_stored_membership(&stored);
+            assert_eq!(bytes, [&plain[..], &[1, 2, byte]].concat());
+            assert_eq!(decode_stored_membership(&bytes), Ok(stored));
+            let cut = &bytes[..bytes.len() - 1];
+            assert!(decode_stored_membership(cut).is_err());
         }
     }
 

@@ -100,30 +100,31 @@ async fn step(nodes: &[Running]) -> Result<Option<Vec<Shown>>, ClientError> {
     for node in nodes {
         let client = &node.layout.client;
         let member = members.iter().find(|member| member.client_addr == *client);
-        // A node that has lost its data is a new one, whoever was at its address.
-        match member.filter(|_| !blank.contains(&client)) {
-            None => {
-                admin.add_member(request(node)).await?;
+        match member {
+            // A node that has lost its data is a new one, whoever was at its address.
+            Some(member) if member.voter && !blank.contains(&client) => {
+                shown.push(show(node, member));
+            }
+            known => {
+                let voter = known.filter(|member| member.voter);
+                let replaces = voter.map_or(0, |member| member.id);
+                admin.add_member(request(node, replaces)).await?;
                 return Ok(None);
             }
-            Some(member) if !member.voter => {
-                admin.promote_member(member.id, false).await?;
-                return Ok(None);
-            }
-            Some(member) => shown.push(show(node, member)),
         }
     }
     Ok(Some(shown))
 }
 
-fn request(node: &Running) -> AddMemberRequest {
+fn request(node: &Running, replaces: u64) -> AddMemberRequest {
     AddMemberRequest {
         name: node.layout.name.clone(),
         peer_addr: node.layout.peer.clone(),
         client_addr: node.layout.client.clone(),
         http_addr: node.layout.http.clone(),
         promote: true,
-        dry_run: false,
+        replaces,
+        ..AddMemberRequest::default()
     }
 }
 
