@@ -20,8 +20,10 @@ pub mod member;
 pub mod offline;
 pub mod process;
 pub mod queue;
+pub mod recover;
 pub mod serve;
 pub mod session;
+pub mod snapshot;
 pub mod upgrade;
 
 /// Leases, queues and process records that survive the loss of nodes.
@@ -210,6 +212,11 @@ pub enum Command {
     /// Look into the data directory of a stopped node
     #[command(subcommand)]
     Offline(offline::Verb),
+    /// Snapshots as files: save, look, make a new cluster of one
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
+    /// Make a new cluster of what is left of one that lost its quorum for good; needs no cluster
+    Recover(recover::Recover),
     /// Measure: operations per second and latency
     Bench(bench::Bench),
     /// Print a completion script for a shell

@@ -1,9 +1,9 @@
 //! For operators: how nodes are, and who is a member.
 //!
 //! Calls go to one endpoint after the other until one can be reached; a node that is not the leader
-//! passes on what only the leader can do. A change that was certainly not done, as one that meets an
-//! election or a new node that does not listen yet, is tried again until its time is over. A call
-//! that may have been done is not sent again: look at [`Admin::members`] and decide.
+//! passes on what only the leader can do. A change that was certainly not done, as one that meets
+//! an election or a new node that does not listen yet, is tried again until its time is over. A
+//! call that may have been done is not sent again: look at [`Admin::members`] and decide.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use quorate_rpc::{NodeError, frame, v1};
 use quorate_statemachine::InvalidArgument;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 
 use crate::client::DEFAULT_TIMEOUT;
 use crate::error::ClientError;
@@ -23,10 +23,34 @@ use crate::retry::Failures;
 
 pub use quorate_rpc::v1::{
     AddMemberRequest, Alarm, Digest, FoundClusterReply, Member, MemberChange, MemberList,
-    NodeStatus, UpdateMemberRequest,
+    NodeStatus, SnapshotPart, UpdateMemberRequest,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the next part of a snapshot may take on a busy disk.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A snapshot file on its way.
+#[derive(Debug)]
+pub struct SnapshotParts {
+    parts: Streaming<SnapshotPart>,
+    patience: Duration,
+}
+
+impl SnapshotParts {
+    /// The next part; none behind the last. Whether the file is whole, only the file tells.
+    pub async fn next(&mut self) -> Result<Option<SnapshotPart>, ClientError> {
+        match timeout(self.patience, self.parts.message()).await {
+            Ok(Ok(part)) => Ok(part),
+            Ok(Err(status)) => Err(NodeError::from(status).into()),
+            Err(_) => {
+                let message = format!("no part of the snapshot came in {:?}", self.patience);
+                Err(NodeError::DeadlineExceeded { message }.into())
+            }
+        }
+    }
+}
 
 /// Administration of one cluster.
 #[derive(Debug, Clone)]
@@ -164,6 +188,19 @@ impl Admin {
         let one = self.at(address);
         one.call(async |mut node: Cluster| node.digest_at(request).await)
             .await
+    }
+
+    /// Saves a snapshot of the state: the bytes of a file, part by part. It holds all that was
+    /// acknowledged before; with `stale` what the asked node has, also without a quorum.
+    pub async fn save_snapshot(&self, stale: bool) -> Result<SnapshotParts, ClientError> {
+        let request = v1::SaveSnapshotRequest { stale };
+        let parts = self
+            .call(async |mut node: Cluster| node.save_snapshot(request).await)
+            .await?;
+        Ok(SnapshotParts {
+            parts,
+            patience: self.timeout.max(SNAPSHOT_PATIENCE),
+        })
     }
 
     /// The same for the node at `address` alone.

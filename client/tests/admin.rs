@@ -59,6 +59,13 @@ impl Cluster for Node {
             cluster_id: "c".to_owned(),
         }))
     }
+    type SaveSnapshotStream = tokio_stream::Empty<Result<v1::SnapshotPart, tonic::Status>>;
+    async fn save_snapshot(
+        &self,
+        _: Request<v1::SaveSnapshotRequest>,
+    ) -> Answer<Self::SaveSnapshotStream> {
+        Ok(Response::new(tokio_stream::empty()))
+    }
     async fn found_cluster(
         &self,
         _: Request<v1::FoundClusterRequest>,

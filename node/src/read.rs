@@ -261,6 +261,20 @@ impl ReadContext {
         });
     }
 
+    /// Waits until this node has applied all that was acknowledged before the call.
+    pub async fn catch_up(&self, deadline: Instant) -> Result<(), NodeError> {
+        let asked = self.read_point(ReadPolicy::ReadIndex);
+        let point = tokio::time::timeout_at(deadline, asked).await;
+        let point = point.unwrap_or_else(|_| Err(too_late()))?;
+        let mut applied = self.applied.clone();
+        let reached = applied.wait_for(|applied| *applied >= point.index);
+        match tokio::time::timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(stopped()),
+            Err(_) => Err(too_late()),
+        }
+    }
+
     /// Asks for the index that reads must see: here if this node leads, else of the leader.
     async fn read_point(&self, policy: ReadPolicy) -> Result<ReadPoint, NodeError> {
         match self.local_read_point(policy.clone()).await {

@@ -29,7 +29,6 @@ use crate::server;
 use crate::storage::{DataDir, Identity, StateChange, Storage, StorageOptions};
 use crate::tls::Tls;
 use crate::{steward, ticker, upgrade};
-use crate::{ticker, upgrade};
 
 /// The founder's id; ids handed out later are higher.
 const FOUNDER: u64 = 1;

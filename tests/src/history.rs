@@ -46,6 +46,17 @@ impl<T> Outcome<T> {
         }
     }
 
+    /// What it is worth in a state that was saved within `saved`.
+    fn as_of(&mut self, span: Span, saved: Span) {
+        if matches!(self, Self::NotDone(_)) || span.answered <= saved.sent {
+            return;
+        }
+        *self = match span.sent >= saved.answered {
+            true => Self::NotDone("it was sent after the state was saved".to_owned()),
+            false => Self::Unknown("it was under way while the state was saved".to_owned()),
+        };
+    }
+
     /// Why there was no answer.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
@@ -176,6 +187,29 @@ impl History {
         }
     }
 
+    /// What is known of a state that was saved within `saved`: what was acknowledged before is in
+    /// it, what was sent after is not, and what lies between may be.
+    #[must_use]
+    pub fn as_of(mut self, saved: Span) -> Self {
+        let claims = self.claims.iter_mut();
+        claims.for_each(|claim| claim.outcome.as_of(claim.span, saved));
+        let appends = self.appends.iter_mut();
+        appends.for_each(|append| append.outcome.as_of(append.span, saved));
+        let pushes = self.pushes.iter_mut();
+        pushes.for_each(|push| push.outcome.as_of(push.span, saved));
+        let takes = self.takes.iter_mut();
+        takes.for_each(|take| take.outcome.as_of(take.span, saved));
+        let settles = self.settles.iter_mut();
+        settles.for_each(|settle| settle.outcome.as_of(settle.span, saved));
+        self
+    }
+
+    /// The highest token that anybody was granted.
+    #[must_use]
+    pub fn highest_token(&self) -> FencingToken {
+        self.grants().map(|(token, _)| token).max().unwrap_or(0)
+    }
+
     /// The longest time in which no writer's write was acknowledged.
     #[must_use]
     pub fn longest_gap(&self) -> Duration {
@@ -212,5 +246,37 @@ impl History {
             self.failures.len(),
             self.longest_gap().as_millis()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_answered_before_the_save_is_in_it_and_what_was_sent_after_is_not() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let span = |sent: u64, answered: u64| Span {
+            sent: at(sent),
+            answered: at(answered),
+        };
+        let saved = span(10, 20);
+        let outcome = |span: Span| {
+            let push = Pushed {
+                payload: String::new(),
+                outcome: Outcome::Done(ItemId(1)),
+                span,
+            };
+            let history = History {
+                pushes: vec![push],
+                ..History::default()
+            };
+            history.as_of(saved).pushes.remove(0).outcome
+        };
+        assert_eq!(outcome(span(1, 10)).done(), Some(&ItemId(1)));
+        assert!(matches!(outcome(span(1, 11)), Outcome::Unknown(_)));
+        assert!(matches!(outcome(span(19, 30)), Outcome::Unknown(_)));
+        assert!(matches!(outcome(span(20, 30)), Outcome::NotDone(_)));
     }
 }

@@ -19,6 +19,14 @@ pub fn quorate(node: &str) -> &'static Path {
             .arg("--target-dir")
             .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"));
+        // What cargo says of this package is not the other's: some build scripts would run again,
+        // and after them the next build by hand.
+        for (name, _) in std::env::vars_os() {
+            let of_package = name.to_string_lossy();
+            if of_package.starts_with("CARGO_PKG_") || of_package.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(&name);
+            }
+        }
         if dir.ends_with("release") {
             build.arg("--release");
         }

@@ -3,7 +3,8 @@
 use clap_complete::aot;
 use quorate_statemachine::{Name, Owner};
 
-use crate::args::{self, Cli, Command, Shell};
+use crate::args::snapshot::Verb as Snapshot;
+use crate::args::{self, Cli, Command, ReadConsistency, Shell};
 use crate::connect;
 use crate::exit::{Exit, Failure};
 use crate::output::Printer;
@@ -18,14 +19,18 @@ mod dev;
 mod health;
 mod lease;
 mod lock;
+mod made;
 mod member;
 mod offline;
 mod parent;
 mod process;
+mod progress;
 mod queue;
+mod recover;
 mod rows;
 mod serve;
 mod session;
+mod snapshot;
 mod status;
 mod upgrade;
 mod verify;
@@ -45,6 +50,9 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
             let mut printer = printer;
             offline::run(verb, &mut printer).map(done)
         }
+        Command::Recover(args) => recover::run(args, printer).map(done),
+        Command::Snapshot(Snapshot::Inspect(args)) => snapshot::inspect(args, printer).map(done),
+        Command::Snapshot(Snapshot::Restore(args)) => snapshot::restore(args, printer).map(done),
         Command::Bench(_) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
@@ -96,6 +104,10 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
             let (client, admin) = (connect::client(&global)?, connect::admin(&global)?);
             upgrade::run(&client, &admin, &verb, printer).await
         }
+        Command::Snapshot(Snapshot::Save(args)) => {
+            let stale = matches!(global.consistency, ReadConsistency::Stale);
+            snapshot::save(&connect::admin(&global)?, stale, &args, printer).await
+        }
         Command::Verify => {
             let (client, admin) = (connect::client(&global)?, connect::admin(&global)?);
             verify::run(&client, &admin, printer).await
@@ -105,6 +117,8 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
         | Command::Serve(_)
         | Command::Cert(_)
         | Command::Offline(_)
+        | Command::Snapshot(_)
+        | Command::Recover(_)
         | Command::Completion { .. }
         | Command::Version => {
             unreachable!("they were done before")

@@ -10,7 +10,7 @@ use quorate_rpc::v1::cluster_server::Cluster;
 use quorate_rpc::{NodeError, v1};
 use tonic::{Request, Response, Status};
 
-use super::deadline;
+use super::{deadline, save};
 use crate::core::Core;
 use crate::membership::{self, administer_anywhere};
 use crate::shared::Shared;
@@ -36,6 +36,8 @@ impl ClusterService {
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
+    type SaveSnapshotStream = save::Parts;
+
     async fn status(&self, _request: Request<v1::StatusRequest>) -> Answer<v1::NodeStatus> {
         Ok(Response::new(self.shared.status()))
     }
@@ -118,6 +120,17 @@ impl Cluster for ClusterService {
                 .map(|(_, digest)| digest.to_string())
                 .unwrap_or_default(),
         }))
+    }
+
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Answer<save::Parts> {
+        let core = self.shared.core()?;
+        if !request.get_ref().stale {
+            core.reads.catch_up(deadline(0)).await?;
+        }
+        Ok(Response::new(save::save(&core).await?))
     }
 }
 

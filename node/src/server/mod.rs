@@ -12,6 +12,7 @@ mod health;
 mod http;
 mod listen;
 mod routes;
+mod save;
 mod typed;
 
 use quorate_client::{Consistency, Executed};

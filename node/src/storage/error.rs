@@ -49,6 +49,18 @@ pub enum StorageError {
         /// A name found in it.
         found: String,
     },
+    /// A new cluster is made in an empty directory.
+    #[error(
+        "{} is not empty: it holds {found:?}, and nothing was changed; give an empty directory, or \
+         one that does not exist",
+        path.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// A name found in it.
+        found: String,
+    },
     /// A newer build wrote the directory.
     #[error(
         "{} has format version {found}, this build reads up to {supported}; start the build that \

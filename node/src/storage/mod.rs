@@ -16,6 +16,7 @@ mod log;
 pub mod offline;
 mod open;
 mod receiver;
+mod refound;
 mod snapshot;
 mod state;
 
@@ -28,10 +29,11 @@ pub use error::StorageError;
 pub use log::{LogOptions, LogReader, LogStore};
 pub use open::{DataDir, FORMAT_VERSION, Identity};
 pub use receiver::{ReceiveError, Receiver};
+pub use refound::{Founder, NewCluster};
 pub use snapshot::{CHUNK_BYTES_MAX, Chunk, FileEntry, Manifest, SnapshotData};
 pub use state::{
-    AppliedNotices, NoticeHook, SnapshotBuilder, StateChange, StateOptions, StateReader,
-    StateSizes, StateStore,
+    AppliedNotices, Checkpoint, NoticeHook, SnapshotBuilder, StateChange, StateOptions,
+    StateReader, StateSizes, StateStore,
 };
 
 /// Bounds of the stores' memory.

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use openraft::EntryPayload;
+use quorate_statemachine::Timestamp;
 use quorate_statemachine::digest::Digest;
 
 use super::error::StorageError;
@@ -12,9 +14,9 @@ use super::files;
 use super::log::offline::OfflineLog;
 use super::open::{DataDir, FORMAT_VERSION, Identity};
 use super::snapshot::{self, SnapshotData};
-use super::state::offline::Replay;
 pub use super::state::offline::StateFacts;
-use crate::raft::{LogId, Vote};
+use super::state::offline::{Replay, Rows};
+use crate::raft::{Entry, LogId, StoredMembership, Vote, log_id};
 
 const SCRATCH: &str = "replay.tmp";
 
@@ -63,6 +65,19 @@ pub struct Replayed {
     pub found: Digest,
 }
 
+/// How far a stopped member is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The last entry that it has.
+    pub last: LogId,
+    /// The last entry of which it knows that a quorum had it; more may be.
+    pub committed: LogId,
+    /// Cluster time at its last entry.
+    pub last_time: Timestamp,
+    /// The members, as of its last entry.
+    pub membership: StoredMembership,
+}
+
 impl Stopped {
     /// Opens the directory of a stopped node. One that runs is refused.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
@@ -96,7 +111,8 @@ impl Stopped {
 
     /// Reads all of the state; `None` if there is none yet.
     pub fn state(&self) -> Result<Option<StateFacts>, StorageError> {
-        StateFacts::of_directory(self.dir.path())
+        let rows = Rows::of_directory(self.dir.path())?;
+        rows.map(|rows| rows.facts()).transpose()
     }
 
     /// Reads all of the state and compares it with its digest.
@@ -121,7 +137,7 @@ impl Stopped {
     pub fn verify_snapshots(&self) -> Result<(), StorageError> {
         for data in self.list()? {
             snapshot::check_files(&data)?;
-            StateFacts::of_snapshot(&data)?.check(data.path())?;
+            Rows::of_snapshot(&data)?.facts()?.check(data.path())?;
         }
         Ok(())
     }
@@ -177,6 +193,69 @@ impl Stopped {
             expected: state.digest,
             found: found?,
         })
+    }
+
+    /// Reads and verifies all that this member has, and says how far that is.
+    pub fn standing(&self) -> Result<Standing, StorageError> {
+        let log = self.open_log()?;
+        let (_, facts) = self.newest_rows()?;
+        let applied = facts.applied.unwrap_or_else(|| log_id(0, 0));
+        let mut standing = Standing {
+            last: applied,
+            committed: applied.max(log.committed().unwrap_or(applied)),
+            last_time: facts.meta.now,
+            membership: facts.membership,
+        };
+        let last = log.last().unwrap_or(applied).index;
+        log.entries(applied.index, last, &mut |entry| {
+            standing.last = entry.log_id;
+            match entry.payload {
+                EntryPayload::Normal(proposal) => {
+                    standing.last_time = standing.last_time.max(proposal.proposed_at());
+                }
+                EntryPayload::Membership(members) => {
+                    standing.membership = StoredMembership::new(Some(entry.log_id), members);
+                }
+                EntryPayload::Blank => {}
+            }
+            Ok(())
+        })?;
+        Ok(standing)
+    }
+
+    /// The newest rows, of the state or of a snapshot that was not switched to yet, and what they
+    /// are; they are whole.
+    pub(super) fn newest_rows(&self) -> Result<(Rows, StateFacts), StorageError> {
+        let state = Rows::of_directory(self.dir.path())?;
+        let snapshot = self.list()?.pop();
+        let covers = |data: &SnapshotData| data.manifest().meta.last_log_id;
+        let applied = state.as_ref().map(Rows::applied).transpose()?.flatten();
+        let rows = match (state, snapshot) {
+            (_, Some(snapshot)) if covers(&snapshot) > applied => {
+                snapshot::check_files(&snapshot)?;
+                Rows::of_snapshot(&snapshot)?
+            }
+            (Some(state), _) => state,
+            (None, _) => {
+                let problem = "there is neither a state nor a snapshot";
+                return Err(StorageError::damaged(self.dir.path(), problem));
+            }
+        };
+        let facts = rows.facts()?;
+        facts.check(self.dir.path())?;
+        Ok((rows, facts))
+    }
+
+    /// Calls `visit` with the entries of the log behind `after`, to its end.
+    pub(super) fn entries_behind(
+        &self,
+        after: Option<LogId>,
+        visit: &mut dyn FnMut(Entry) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let log = self.open_log()?;
+        let after = after.map_or(0, |id| id.index);
+        let last = log.last().map_or(0, |id| id.index);
+        log.entries(after, last, visit)
     }
 
     fn open_log(&self) -> Result<OfflineLog, StorageError> {

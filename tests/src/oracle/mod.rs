@@ -27,19 +27,25 @@ const DRAIN_ITEMS: u32 = 64;
 
 /// Reads everything back and checks it, then compares the digests of all running nodes.
 pub async fn check(cluster: &Cluster, mut history: History) -> Result<()> {
+    let client = cluster.client()?.with_timeout(PATIENCE);
+    read_back(&client, &mut history).await?;
+    cluster.digests_agree().await
+}
+
+/// Reads everything back and checks it. Adds to the history what was taken from the queue for it.
+pub async fn read_back(client: &Client, history: &mut History) -> Result<()> {
     println!("{}", history.summary());
     ensure!(
         !history.acknowledged.is_empty(),
         "no write was acknowledged, nothing was tested"
     );
-    let client = cluster.client()?.with_timeout(PATIENCE);
-    drain(&client, &mut history)
+    drain(client, history)
         .await
         .context("while the queue was emptied")?;
 
     tokens::ordered_in_real_time(history.grants())?;
     leases::never_held_twice(&history.claims)?;
-    leases::kept(&history.claims, HELD, &read_leases(&client, HELD).await?)?;
+    leases::kept(&history.claims, HELD, &read_leases(client, HELD).await?)?;
     for number in 0..SHARED_COUNT {
         let key = Name::parse("key", format!("{SHARED}{number}"))?;
         // A grant that is due and not swept yet is in neither list for a moment.
@@ -48,14 +54,13 @@ pub async fn check(cluster: &Cluster, mut history: History) -> Result<()> {
             leases::told(&history.claims, key.as_str(), &story).map(Some)
         })
         .await?;
-        let guarded = read_events(&client, key.as_str()).await?;
+        let guarded = read_events(client, key.as_str()).await?;
         events::stored_once(&history.appends, key.as_str(), &guarded)?;
         events::fenced(&guarded)?;
         let log = format!("{LOG}{number}");
-        events::stored_once(&history.appends, &log, &read_events(&client, &log).await?)?;
+        events::stored_once(&history.appends, &log, &read_events(client, &log).await?)?;
     }
-    items::settled_once(&history)?;
-    cluster.digests_agree().await
+    items::settled_once(history)
 }
 
 async fn read_leases(client: &Client, prefix: &str) -> Result<BTreeMap<String, Lease>> {

@@ -185,6 +185,12 @@ impl Database {
         self.db.flush().map_err(self.failed("flush"))
     }
 
+    /// About how many rows there are.
+    pub fn rows_estimated(&self) -> u64 {
+        let rows = self.db.property_int_value("rocksdb.estimate-num-keys");
+        rows.ok().flatten().unwrap_or(0)
+    }
+
     /// Bytes of tables on disk, and bytes that are not flushed yet.
     pub fn sizes(&self) -> (u64, u64) {
         let read = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);

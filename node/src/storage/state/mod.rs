@@ -53,13 +53,17 @@ use crate::raft::{
 mod behind;
 mod database;
 mod digests;
+mod export;
 pub(super) mod offline;
 mod reader;
+mod seed;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub use export::Checkpoint;
 pub use reader::{StateReader, StateSizes};
+pub(super) use seed::Seed;
 
 /// Entries that are answered together.
 const CHUNK_ENTRIES_MAX: usize = 256;

@@ -31,8 +31,11 @@ pub struct StateFacts {
     pub rows: BTreeMap<&'static str, u64>,
 }
 
-impl StateFacts {
-    /// Reads all of the state under the data directory `dir`; `None` if it has none yet.
+/// The rows of a state or a snapshot, opened to be read.
+pub struct Rows(Database);
+
+impl Rows {
+    /// Those of the state under the data directory `dir`; `None` if it has none yet.
     pub fn of_directory(dir: &Path) -> Result<Option<Self>, StorageError> {
         let Some(number) = read_current(dir)? else {
             return Ok(None);
@@ -41,16 +44,35 @@ impl StateFacts {
         if !path.exists() {
             return Ok(None);
         }
-        Self::of_database(&path).map(Some)
+        Database::open_checkpoint(&path).map(Self).map(Some)
     }
 
-    /// Reads all of a snapshot.
+    /// Those of a snapshot.
     pub fn of_snapshot(data: &SnapshotData) -> Result<Self, StorageError> {
-        Self::of_database(data.path())
+        Database::open_checkpoint(data.path()).map(Self)
     }
 
-    fn of_database(path: &Path) -> Result<Self, StorageError> {
-        let database = Database::open_checkpoint(path)?;
+    /// The last entry that they cover.
+    pub fn applied(&self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.0.applied()?.0)
+    }
+
+    /// Calls `visit` with all of them, in the order of their keys, until it fails.
+    pub fn visit(
+        &self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut visited = Ok(());
+        self.0.scan(&[], &KEYS_END, &mut |key, value| {
+            visited = visit(key, value);
+            visited.is_ok()
+        })?;
+        visited
+    }
+
+    /// Reads all of them.
+    pub fn facts(&self) -> Result<StateFacts, StorageError> {
+        let database = &self.0;
         let (applied, membership) = database.applied()?;
         let names: BTreeMap<u8, &'static str> = tables::REGISTRY.iter().copied().collect();
         let meta_key = tables::meta_key();
@@ -84,7 +106,7 @@ impl StateFacts {
             Some(row) => decode_version(&row).map_err(|problem| database.damaged(problem))?,
             None => VersionRow::default(),
         };
-        Ok(Self {
+        Ok(StateFacts {
             applied,
             membership,
             meta,
@@ -93,7 +115,9 @@ impl StateFacts {
             rows,
         })
     }
+}
 
+impl StateFacts {
     /// Whether the rows are those that the digest was written for.
     pub fn check(&self, path: &Path) -> Result<(), StorageError> {
         if self.digest == self.meta.digest {
@@ -155,6 +179,18 @@ impl Replay {
             state.pending.finish(&rows);
         }
         Ok(())
+    }
+
+    /// Writes what waits, durably.
+    pub fn finish(mut self) -> Result<(), StorageError> {
+        let state = &mut self.state;
+        let rows = state.pending.begin();
+        let applied = state.applied;
+        state
+            .database
+            .write(&rows, applied.as_ref(), &state.membership)?;
+        state.pending.finish(&rows);
+        state.database.flush()
     }
 
     /// The digest of the rows.

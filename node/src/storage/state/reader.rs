@@ -36,6 +36,10 @@ impl StateReader {
         Self { shared }
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Calls `read` with the rows, the last applied index (0 before the first) and cluster time.
     /// Entries wait to be put in place until it returns: keep it short.
     pub fn read<T>(&self, read: impl FnOnce(&dyn view::View, u64, Timestamp) -> T) -> T {

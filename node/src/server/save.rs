@@ -1,0 +1,115 @@
+//! Saving a snapshot for whoever asks: a checkpoint, read from end to end into a stream.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use quorate_rpc::{NodeError, frame, v1};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::core::Core;
+use crate::disaster::clock_ms;
+use crate::snapshot_file::{FileError, Header, Summary, Writer};
+use crate::storage::{Checkpoint, Identity};
+
+/// Parts that wait for a slow receiver; with [`frame::SNAPSHOT_CHUNK_BYTES`] each.
+const PARTS_WAITING: usize = 4;
+
+type Part = Result<v1::SnapshotPart, Status>;
+
+/// The stream of a snapshot file.
+pub type Parts = ReceiverStream<Part>;
+
+/// Starts saving. Whoever drops the stream ends it.
+pub async fn save(core: &Core) -> Result<Parts, NodeError> {
+    let state = core.state.clone();
+    let made = tokio::task::spawn_blocking(move || state.checkpoint()).await;
+    let checkpoint = made
+        .map_err(|error| failed(&error))?
+        .map_err(|error| failed(&error))?;
+    let header = header(core.identity(), &checkpoint);
+    let (parts, received) = mpsc::channel(PARTS_WAITING);
+    tokio::task::spawn_blocking(move || {
+        let rows_estimated = checkpoint.rows_estimated();
+        let rows = Arc::<AtomicU64>::default();
+        let sink = Sink {
+            parts: parts.clone(),
+            rows: Arc::clone(&rows),
+            rows_estimated,
+        };
+        // One who has gone away needs no error.
+        if let Err(error) = write_file(&checkpoint, &header, sink, &rows)
+            && !parts.is_closed()
+        {
+            tracing::error!(%error, "a snapshot was not saved");
+            let _ = parts.blocking_send(Err(failed(&error).into()));
+        }
+    });
+    Ok(ReceiverStream::new(received))
+}
+
+fn failed(error: &dyn std::error::Error) -> NodeError {
+    NodeError::Stopped {
+        message: format!("the snapshot was not saved: {error}"),
+    }
+}
+
+/// What a file of this checkpoint begins with.
+pub fn header(identity: &Identity, checkpoint: &Checkpoint) -> Header {
+    Header {
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        saved_at_ms: clock_ms(),
+        node_id: identity.node_id,
+        node_name: identity.name.clone(),
+        cluster_id: identity.cluster_id.clone(),
+        now_ms: checkpoint.meta().now.0,
+        covers: checkpoint.covers().clone(),
+    }
+}
+
+/// Writes a whole file, and counts its rows.
+pub fn write_file(
+    checkpoint: &Checkpoint,
+    header: &Header,
+    out: impl Write,
+    rows: &AtomicU64,
+) -> Result<Summary, FileError> {
+    let mut writer = Writer::new(out, header)?;
+    let mut written = Ok(());
+    let scanned = checkpoint.scan(&mut |key, value| {
+        rows.fetch_add(1, Ordering::Relaxed);
+        written = writer.row(key, value);
+        written.is_ok()
+    });
+    scanned.map_err(|error| FileError::Io(error.into()))?;
+    written?;
+    Ok(writer.finish()?.1)
+}
+
+/// Sends what is written as parts.
+struct Sink {
+    parts: mpsc::Sender<Part>,
+    rows: Arc<AtomicU64>,
+    rows_estimated: u64,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(frame::SNAPSHOT_CHUNK_BYTES)];
+        let part = v1::SnapshotPart {
+            data: Bytes::copy_from_slice(bytes),
+            rows: self.rows.load(Ordering::Relaxed),
+            rows_estimated: self.rows_estimated,
+        };
+        let sent = self.parts.blocking_send(Ok(part));
+        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it"))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
