@@ -31,6 +31,7 @@ demo: build
 
 test: tests deny
 	deploy/check/systemd.sh $(target)/debug/quorate
+	deploy/check/monitoring.sh $(target)/debug/quorate
 	deploy/check/container.sh $(target)/debug/quorate
 	deploy/check/recipes.sh $(target)/debug/quorate
 	deploy/check/python.sh $(target)/debug/quorate

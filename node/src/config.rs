@@ -376,6 +376,11 @@ impl Config {
         self.tls.validate()
     }
 
+    /// How long a leader may be silent until this node takes itself for one without a leader.
+    pub(crate) fn silence_max(&self) -> Duration {
+        4 * Duration::from_millis(self.raft.election_max_ms)
+    }
+
     /// openraft's configuration.
     pub(crate) fn raft_config(&self, cluster_id: &str) -> openraft::Config {
         let raft = &self.raft;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::ClusterClock;
 use crate::membership::leader_of;
+use crate::metrics::Metrics;
 use crate::network::Peers;
 use crate::notices::Hub;
 use crate::origin::Caller;
@@ -30,6 +31,7 @@ pub struct Core {
     pub(crate) hub: Arc<Hub>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) clock: Arc<ClusterClock>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) proposer: Proposer,
     pub(crate) reader: Reader,
     pub(crate) reads: ReadContext,

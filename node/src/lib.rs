@@ -36,6 +36,7 @@ mod core;
 pub mod disaster;
 mod embed;
 mod membership;
+pub mod metrics;
 mod network;
 mod node;
 mod notices;

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use prometheus_client::metrics::counter::Counter;
 use quorate_client::{WatchEvent, WatchWhat};
 use quorate_statemachine::Name;
 use quorate_statemachine::notice::Notice;
@@ -60,6 +61,7 @@ struct Inner {
 pub struct Hub {
     inner: Mutex<Inner>,
     applied: watch::Sender<u64>,
+    lagged: Counter,
 }
 
 impl Hub {
@@ -73,7 +75,13 @@ impl Hub {
         Self {
             inner: Mutex::new(inner),
             applied: watch::Sender::new(applied),
+            lagged: Counter::default(),
         }
+    }
+
+    /// Counts the watches that are dropped because they lag.
+    pub fn counting(self, lagged: Counter) -> Self {
+        Self { lagged, ..self }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -107,7 +115,7 @@ impl Hub {
             if notices.is_empty() {
                 continue;
             }
-            inner.deliver(index, &notices);
+            self.lagged.inc_by(inner.deliver(index, &notices));
             inner.remember(index, notices);
         }
         inner.applied = inner.applied.max(applied);
@@ -153,9 +161,10 @@ impl Hub {
     }
 
     /// Watches that are open now.
-    #[cfg(test)]
-    fn watchers(&self) -> usize {
-        self.lock().watchers.len()
+    pub fn watchers(&self) -> usize {
+        let inner = self.lock();
+        let open = |watcher: &&Watcher| !watcher.tx.is_closed();
+        inner.watchers.values().filter(open).count()
     }
 }
 
@@ -184,7 +193,9 @@ impl Inner {
         self.prune_at = 2 * self.watchers.len();
     }
 
-    fn deliver(&mut self, index: u64, notices: &[Notice]) {
+    /// Answers how many were dropped because they lag.
+    fn deliver(&mut self, index: u64, notices: &[Notice]) -> u64 {
+        let mut dropped = 0;
         for (id, notices) in self.wanted(notices) {
             let Some(watcher) = self.watchers.get(&id) else {
                 continue;
@@ -198,8 +209,10 @@ impl Inner {
             };
             if watcher.tx.try_send(event).is_err() || lags {
                 self.watchers.remove(&id);
+                dropped += u64::from(lags);
             }
         }
+        dropped
     }
 
     /// Who wants which of the notices.

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Admission, Permit};
 use crate::clock::ClusterClock;
+use crate::metrics::Metrics;
 use crate::origin::{Caller, Origin};
 use crate::raft::{ORIGINS_SINCE, Outcome, Proposal, Raft, TypeConfig};
 use crate::respond::{self, Responder};
@@ -74,6 +75,7 @@ pub struct Proposer {
     tx: mpsc::UnboundedSender<Pending>,
     admission: Arc<Admission>,
     state: StateReader,
+    metrics: Arc<Metrics>,
 }
 
 /// What the proposing task works with.
@@ -81,6 +83,7 @@ struct Worker {
     raft: Raft,
     clock: Arc<ClusterClock>,
     state: StateReader,
+    metrics: Arc<Metrics>,
 }
 
 /// Who gets which part of an entry's answer.
@@ -104,6 +107,7 @@ impl Proposer {
         clock: Arc<ClusterClock>,
         state: StateReader,
         admission: Arc<Admission>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         // Bounded by the admission: every message holds a permit.
         let (tx, rx) = mpsc::unbounded_channel();
@@ -111,12 +115,14 @@ impl Proposer {
             raft,
             clock,
             state: state.clone(),
+            metrics: Arc::clone(&metrics),
         };
         tokio::spawn(worker.run(rx));
         Self {
             tx,
             admission,
             state,
+            metrics,
         }
     }
 
@@ -160,7 +166,11 @@ impl Proposer {
 
     /// A place in flight for a command of `bytes`, also for one that is passed on.
     pub fn admit(&self, bytes: usize) -> Result<Permit, NodeError> {
-        self.admission.admit(bytes)
+        let admitted = self.admission.admit(bytes);
+        if admitted.is_err() {
+            self.metrics.recorded().refused_overload.inc();
+        }
+        admitted
     }
 
     /// Executes one command and waits for its answer.
@@ -262,7 +272,10 @@ impl Worker {
             return;
         }
         match self.raft.client_write_many(proposals).await {
-            Ok(results) => drop(tokio::spawn(deliver(results, waiting))),
+            Ok(results) => {
+                let metrics = Arc::clone(&self.metrics);
+                drop(tokio::spawn(deliver(results, waiting, metrics)));
+            }
             Err(fatal) => {
                 let error = NodeError::Stopped {
                     message: fatal.to_string(),
@@ -372,10 +385,14 @@ type Results = futures::stream::BoxStream<
 >;
 
 /// Hands the answers of a batch out, in the order of the log.
-async fn deliver(mut results: Results, waiting: Vec<Waiting>) {
+async fn deliver(mut results: Results, waiting: Vec<Waiting>, metrics: Arc<Metrics>) {
+    let (mut applied, proposed) = (0, waiting.len() as u64);
     for waiting in waiting {
         match results.next().await {
-            Some(Ok(Ok(response))) => waiting.answer(response.response),
+            Some(Ok(Ok(response))) => {
+                applied += 1;
+                waiting.answer(response.response);
+            }
             Some(Ok(Err(error))) => waiting.fail(&write_error(error)),
             Some(Err(fatal)) => waiting.fail(&NodeError::OutcomeUnknown {
                 message: format!("the node stopped after it proposed: {fatal}"),
@@ -385,6 +402,9 @@ async fn deliver(mut results: Results, waiting: Vec<Waiting>) {
             }),
         }
     }
+    let recorded = metrics.recorded();
+    recorded.proposals_applied.inc_by(applied);
+    recorded.proposals_failed.inc_by(proposed - applied);
 }
 
 impl Waiting {

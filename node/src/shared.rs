@@ -19,6 +19,7 @@ use crate::clock::{self, ClusterClock};
 use crate::config::Config;
 use crate::core::Core;
 use crate::membership::{administer_anywhere, leader_of};
+use crate::metrics::Metrics;
 use crate::network::Peers;
 use crate::node::{Health, StartError};
 use crate::notices::Hub;
@@ -54,6 +55,7 @@ pub struct Shared {
     health: watch::Sender<Health>,
     alarms: Arc<Alarms>,
     tls: Option<Arc<Tls>>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -69,6 +71,7 @@ impl Shared {
             health: watch::Sender::new(Health::Blank),
             alarms: Arc::default(),
             tls,
+            metrics: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -115,6 +118,11 @@ impl Shared {
     /// What is wrong with this node while it goes on.
     pub fn alarms(&self) -> &Arc<Alarms> {
         &self.alarms
+    }
+
+    /// What is counted and timed here.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Runs a task that is dropped when the node stops.
@@ -345,7 +353,8 @@ impl Shared {
     }
 
     pub async fn start_core(self: &Arc<Self>, identity: Identity) -> Result<(), StartError> {
-        let hub = Arc::new(Hub::new(0));
+        let lagged = self.metrics.recorded().watches_lagged.clone();
+        let hub = Arc::new(Hub::new(0).counting(lagged));
         let storage = self.open_storage(&hub).await?;
         let state = storage.state.reader();
         upgrade::check_own(&self.config.node, state.version().version)?;
@@ -385,7 +394,13 @@ impl Shared {
             state: state.clone(),
             applied: hub.applied(),
         };
-        let proposer = Proposer::start(raft.clone(), Arc::clone(&clock), state.clone(), admission);
+        let proposer = Proposer::start(
+            raft.clone(),
+            Arc::clone(&clock),
+            state.clone(),
+            admission,
+            Arc::clone(&self.metrics),
+        );
         let member = Member {
             name: identity.name.clone(),
             ..self.member.clone()
@@ -399,6 +414,7 @@ impl Shared {
             hub,
             peers,
             clock,
+            metrics: Arc::clone(&self.metrics),
             proposer,
             reader: Reader::start(reads.clone(), read_admission),
             reads,
@@ -422,8 +438,15 @@ impl Shared {
             let Some(data) = data.as_ref() else {
                 return Err(StartError::Raft("the node is stopping".to_owned()));
             };
-            let hook = Arc::new(move |change| hub.observe(change));
-            Ok(Storage::open(data, &StorageOptions::default(), hook)?)
+            let metrics = Arc::clone(&shared.metrics);
+            let mut options = StorageOptions::default();
+            options.log.meters = metrics.recorded().log.clone();
+            options.state.meters = metrics.recorded().state.clone();
+            let hook = Arc::new(move |change| {
+                metrics.recorded().observe(&change);
+                hub.observe(change);
+            });
+            Ok(Storage::open(data, &options, hook)?)
         });
         opened
             .await
@@ -448,6 +471,7 @@ impl Shared {
     /// host's process.
     async fn watch_failure(&self, core: &Core, mut log: watch::Receiver<Option<String>>) {
         let mut metrics = core.raft.metrics();
+        let mut leader = None;
         let facts = loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -461,8 +485,13 @@ impl Shared {
                     if changed.is_err() {
                         break "raft has ended".to_owned();
                     }
-                    if let Err(fatal) = &metrics.borrow_watched().running_state {
+                    let metrics = metrics.borrow_watched();
+                    if let Err(fatal) = &metrics.running_state {
                         break fatal.to_string();
+                    }
+                    if metrics.current_leader != leader {
+                        leader = metrics.current_leader;
+                        self.metrics.recorded().leader_changes.inc();
                     }
                 }
             }

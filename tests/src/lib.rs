@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`process`] | one node: start, kill, pause, restart on the same directory and ports |
 //! | [`cluster`] | several: found and grow, find the leader, compare digests |
+//! | [`http`] | asking a node over HTTP, as probes and Prometheus do |
 //! | [`load`] | concurrent writers, bounded in rate, count and time |
 //! | [`history`] | what the writers asked for, when, and what they were answered |
 //! | [`oracle`] | whether the cluster's state agrees with that history |
@@ -19,6 +20,7 @@
 
 pub mod cluster;
 pub mod history;
+pub mod http;
 pub mod load;
 pub mod oracle;
 pub mod pki;

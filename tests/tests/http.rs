@@ -1,11 +1,10 @@
 //! What probes are told: over a real socket, with and without a cluster and a quorum.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use quorate_tests::cluster::{Cluster, Options, no_panic, scenario};
+use quorate_tests::http::get;
 use quorate_tests::process::free_port;
 use quorate_tests::wait::{PATIENCE, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
 
@@ -13,20 +12,6 @@ fn with_http() -> Options {
     Options::new(NODE, 3).configure(|config| {
         config.listen.http = format!("127.0.0.1:{}", free_port());
     })
-}
-
-/// Status code and body.
-async fn get(address: &str, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("no end of the head")?;
-    let status = head.split(' ').nth(1).context("no status")?;
-    Ok((status.parse()?, body.to_owned()))
 }
 
 fn http(cluster: &Cluster, node: usize) -> &str {

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::exchange::{self, Exchange, OUTGOING};
 use super::{caller, consistency, deadline, execute_reply};
 use crate::core::Core;
+use crate::metrics::Metrics;
 use crate::origin::{Caller, Origin};
 use crate::propose::Submission;
 use crate::read::ReadSubmission;
@@ -43,6 +44,8 @@ struct Execute {
 }
 
 impl Exchange for Execute {
+    const METHOD: &'static str = "execute";
+
     type Batch = v1::ExecuteBatch;
     type Request = v1::ExecuteRequest;
     type Answer = Executed;
@@ -53,6 +56,10 @@ impl Exchange for Execute {
         requests
             .map(|request| (request.id, deadline(request.timeout_ms), request))
             .collect()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.core.metrics
     }
 
     fn submit(&self, deadline: Instant, request: v1::ExecuteRequest, to: Responder<Executed>) {
@@ -82,6 +89,8 @@ struct Read {
 }
 
 impl Exchange for Read {
+    const METHOD: &'static str = "read";
+
     type Batch = v1::ReadBatch;
     type Request = v1::ReadRequest;
     type Answer = Answered;
@@ -92,6 +101,10 @@ impl Exchange for Read {
         requests
             .map(|request| (request.id, deadline(request.timeout_ms), request))
             .collect()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.core.metrics
     }
 
     fn submit(&self, deadline: Instant, request: v1::ReadRequest, to: Responder<Answered>) {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
+use crate::metrics::Metrics;
 use crate::propose::too_late;
 use crate::respond::{Outcome, Responder};
 
@@ -27,12 +28,20 @@ const DEADLINE_TICK: Duration = Duration::from_millis(20);
 /// Messages that may wait for a client that does not read.
 pub const OUTGOING: usize = 8;
 
+/// A request that is not answered yet.
+struct InFlight {
+    deadline: Instant,
+    since: Instant,
+}
+
 /// What distinguishes Execute from Read.
 pub trait Exchange: Send + 'static {
     /// What the client sends.
     type Batch: Send + 'static;
     /// One request of it.
     type Request: Send;
+    /// What metrics call it.
+    const METHOD: &'static str;
     /// What a request is answered with.
     type Answer: Send + 'static;
     /// What the server sends.
@@ -40,6 +49,9 @@ pub trait Exchange: Send + 'static {
 
     /// The requests of a batch with their ids and deadlines.
     fn requests(batch: Self::Batch) -> Vec<(u64, Instant, Self::Request)>;
+
+    /// Where its requests are timed.
+    fn metrics(&self) -> &Metrics;
 
     /// Hands a request on.
     fn submit(&self, deadline: Instant, request: Self::Request, to: Responder<Self::Answer>);
@@ -55,7 +67,7 @@ pub async fn run<E: Exchange>(
     outgoing: mpsc::Sender<Result<E::Message, Status>>,
 ) {
     let (tx, mut rx) = mpsc::unbounded_channel();
-    let mut in_flight: HashMap<u64, Instant> = HashMap::new();
+    let mut in_flight: HashMap<u64, InFlight> = HashMap::new();
     let mut ready = Vec::with_capacity(REPLIES_PER_MESSAGE);
     let mut ticks = tokio::time::interval(DEADLINE_TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,8 +76,9 @@ pub async fn run<E: Exchange>(
         tokio::select! {
             batch = incoming.message(), if open && in_flight.len() < IN_FLIGHT_MAX => match batch {
                 Ok(Some(batch)) => {
+                    let since = Instant::now();
                     for (id, deadline, request) in E::requests(batch) {
-                        if in_flight.insert(id, deadline).is_some() {
+                        if in_flight.insert(id, InFlight { deadline, since }).is_some() {
                             let _ = outgoing.send(Err(id_in_flight(id).into())).await;
                             return;
                         }
@@ -83,13 +96,26 @@ pub async fn run<E: Exchange>(
             },
             _ = rx.recv_many(&mut ready, REPLIES_PER_MESSAGE) => {
                 // An answer after its deadline was given one already.
-                ready.retain(|(id, _)| in_flight.remove(id).is_some());
+                let now = Instant::now();
+                ready.retain(|(id, outcome)| {
+                    let Some(request) = in_flight.remove(id) else {
+                        return false;
+                    };
+                    let code = outcome.as_ref().map_or_else(NodeError::code, |_| "ok");
+                    let took = now - request.since;
+                    exchange.metrics().recorded().answered(E::METHOD, code, took);
+                    true
+                });
                 if !send::<E>(&mut ready, &outgoing).await {
                     return;
                 }
             }
             now = ticks.tick(), if !in_flight.is_empty() => {
-                ready.extend(overdue(&mut in_flight, now).map(|id| (id, Err(too_late()))));
+                for (id, took) in overdue(&mut in_flight, now) {
+                    let late = too_late();
+                    exchange.metrics().recorded().answered(E::METHOD, late.code(), took);
+                    ready.push((id, Err(late)));
+                }
                 if !send::<E>(&mut ready, &outgoing).await {
                     return;
                 }
@@ -110,16 +136,11 @@ async fn send<E: Exchange>(
     outgoing.send(Ok(E::pack(answers))).await.is_ok()
 }
 
-fn overdue(in_flight: &mut HashMap<u64, Instant>, now: Instant) -> impl Iterator<Item = u64> {
-    let late: Vec<u64> = in_flight
-        .iter()
-        .filter(|(_, deadline)| **deadline <= now)
-        .map(|(id, _)| *id)
-        .collect();
-    for id in &late {
-        in_flight.remove(id);
-    }
-    late.into_iter()
+/// Takes out the requests whose deadline has passed, with the time that each was here.
+fn overdue(in_flight: &mut HashMap<u64, InFlight>, now: Instant) -> Vec<(u64, Duration)> {
+    let late = in_flight.extract_if(|_, request| request.deadline <= now);
+    late.map(|(id, request)| (id, now - request.since))
+        .collect()
 }
 
 fn id_in_flight(id: u64) -> NodeError {

@@ -1,4 +1,5 @@
-//! What probes ask over HTTP: does the process live, may it be given work, which build is it.
+//! What probes ask over HTTP: does the process live, may it be given work, which build is it, and
+//! what do its metrics say.
 //!
 //! On a listener of its own, so that a probe needs no gRPC and no certificate of a client.
 
@@ -9,11 +10,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use openraft::async_runtime::WatchReceiver;
 
 use super::console;
 use crate::alarm::Alarm;
+use crate::metrics;
 use crate::node::Health;
 use crate::shared::Shared;
 
@@ -29,6 +33,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/version", get(version))
+        .route("/metrics", get(show_metrics))
         .with_state(Arc::clone(&shared))
         .merge(console::router(shared))
 }
@@ -48,15 +53,17 @@ async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) ->
 
 /// Whether `/readyz` says yes.
 pub async fn ready(shared: &Shared) -> bool {
-    is_well(&readiness(shared).await, &shared.alarms().active())
+    is_well(
+        readiness(shared).await.iter(),
+        shared.alarms().active().iter(),
+    )
 }
 
 async fn readiness(shared: &Shared) -> Vec<Check> {
     let mut checks = vec![store(shared), member(shared)];
     if let Some(core) = shared.running() {
-        let silence_max = 4 * Duration::from_millis(shared.config().raft.election_max_ms);
         let heard = core.reads.since_leader_was_heard().await;
-        checks.push(("leader", led(heard, silence_max)));
+        checks.push(("leader", led(heard, shared.config().silence_max())));
         let (last, applied) = {
             let metrics = core.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -68,13 +75,29 @@ async fn readiness(shared: &Shared) -> Vec<Check> {
     checks
 }
 
-fn is_well(checks: &[Check], alarms: &[Alarm]) -> bool {
-    checks.iter().all(|(_, outcome)| outcome.is_ok())
-        && !alarms.iter().any(|alarm| alarm.kind.unready())
+fn is_well<'a>(
+    mut checks: impl Iterator<Item = &'a Check>,
+    mut alarms: impl Iterator<Item = &'a Alarm>,
+) -> bool {
+    checks.all(|(_, outcome)| outcome.is_ok()) && !alarms.any(|alarm| alarm.kind.unready())
 }
 
 async fn version() -> String {
     format!("{{\"version\":\"{}\"}}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// Made on a thread that may block: it reads files.
+async fn show_metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let heard = match shared.running() {
+        Some(core) => core.reads.since_leader_was_heard().await,
+        None => None,
+    };
+    let rendered = tokio::task::spawn_blocking(move || shared.metrics().render(&shared, heard));
+    match rendered.await {
+        Ok(Ok(text)) => Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)),
+        Ok(Err(error)) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
 }
 
 fn store(shared: &Shared) -> Check {
@@ -118,12 +141,21 @@ fn caught_up(behind: u64) -> Result<(), String> {
 
 type Answer = (StatusCode, String);
 
-/// `ok`, or what is wrong; with `?verbose` a line for each check and each alarm.
+/// `ok`, or what is wrong; with `?verbose` a line for each check and each alarm. What `?exclude=`
+/// names, which can be given again and again, does not count and is not shown.
 fn answer(checks: &[Check], alarms: &[Alarm], query: Option<&str>) -> Answer {
-    let mut asked = query.unwrap_or_default().split('&');
-    let verbose = asked.any(|it| it == "verbose" || it.starts_with("verbose="));
+    let asked: Vec<&str> = query.unwrap_or_default().split('&').collect();
+    let verbose = asked
+        .iter()
+        .any(|it| *it == "verbose" || it.starts_with("verbose="));
+    let counts = |name: &str| {
+        let mut excluded = asked.iter().filter_map(|it| it.strip_prefix("exclude="));
+        !excluded.any(|it| it == name)
+    };
+    let checks = checks.iter().filter(|(name, _)| counts(name));
+    let alarms = alarms.iter().filter(|alarm| counts(alarm.kind.name()));
     let mut text = String::new();
-    for (name, outcome) in checks {
+    for (name, outcome) in checks.clone() {
         // Writing to a String cannot fail.
         let _ = match outcome {
             Ok(()) if verbose => writeln!(text, "[+] {name} ok"),
@@ -133,7 +165,7 @@ fn answer(checks: &[Check], alarms: &[Alarm], query: Option<&str>) -> Answer {
     }
     for Alarm {
         kind, text: facts, ..
-    } in alarms
+    } in alarms.clone()
     {
         let _ = match kind.unready() {
             true => writeln!(text, "[-] {}: {facts}", kind.name()),
@@ -163,6 +195,20 @@ mod tests {
         assert_eq!(text, "[+] store ok\n[-] leader: no leader is known\n");
         let (status, text) = answer(&checks[..1], &[], Some("a=b&verbose=1"));
         assert_eq!((status, &*text), (StatusCode::OK, "[+] store ok\nok\n"));
+    }
+
+    #[test]
+    fn what_is_excluded_does_not_count() {
+        let checks = [("store", Ok(())), ("leader", Err("none".to_owned()))];
+        let (status, text) = answer(&checks, &[], Some("verbose&exclude=leader"));
+        assert_eq!((status, &*text), (StatusCode::OK, "[+] store ok\nok\n"));
+        let alarms = Alarms::default();
+        alarms.raise(AlarmKind::Quarantined, "the digest differs");
+        let query = Some("exclude=leader&exclude=quarantined");
+        let (status, _) = answer(&checks, &alarms.active(), query);
+        assert_eq!(status, StatusCode::OK);
+        let (status, _) = answer(&checks, &alarms.active(), Some("exclude=leader"));
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]

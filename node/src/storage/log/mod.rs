@@ -44,6 +44,7 @@ use self::writer::Writer;
 use super::codec::{decode_entry, encode_entry};
 use super::error::StorageError;
 use super::guard::Guard;
+use crate::metrics::LogMeters;
 use crate::raft::{Entry, Flushed, LogId, LogState, TypeConfig, Vote};
 
 mod cache;
@@ -70,6 +71,8 @@ pub struct LogOptions {
     pub cache_bytes: usize,
     /// RocksDB's write buffer: also the size of a write-ahead log.
     pub write_buffer_bytes: usize,
+    /// Times what it does.
+    pub meters: LogMeters,
 }
 
 impl Default for LogOptions {
@@ -77,6 +80,7 @@ impl Default for LogOptions {
         Self {
             cache_bytes: 16 << 20,
             write_buffer_bytes: 32 << 20,
+            meters: LogMeters::default(),
         }
     }
 }
@@ -87,6 +91,7 @@ struct Core {
     db: DB,
     cache: Mutex<Cache>,
     failure: watch::Sender<Option<String>>,
+    meters: LogMeters,
 }
 
 impl Core {
@@ -146,6 +151,7 @@ impl LogStore {
             db,
             cache: Mutex::new(Cache::new(verified, options.cache_bytes)),
             failure: watch::channel(None).0,
+            meters: options.meters.clone(),
         });
         let writer = Writer::start(core.clone(), guard)
             .map_err(StorageError::io("start the writer thread of", dir))?;

@@ -315,10 +315,13 @@ impl Far {
             return Ok(());
         }
         self.put_committed(&mut batch, mark.end);
+        let began = Instant::now();
         self.core
             .db
             .write_opt(batch, &self.synced)
             .map_err(StorageError::database("write to", &self.core.path))?;
+        let took = began.elapsed().as_secs_f64();
+        self.core.meters.fsync.observe(took);
         self.guard.write(mark)?;
         if jobs
             .iter()

@@ -29,6 +29,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -46,6 +47,7 @@ use self::view::{Stored, Tables, View};
 use super::error::StorageError;
 use super::snapshot::{Manifest, SnapshotData, Snapshots};
 use super::{files, open};
+use crate::metrics::StateMeters;
 use crate::raft::{
     Entry, LogId, Outcome, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
@@ -80,6 +82,8 @@ pub struct StateOptions {
     pub write_buffer_bytes: usize,
     /// Bytes of changed rows that wait until they are given to RocksDB.
     pub pending_bytes: usize,
+    /// Times what it does.
+    pub meters: StateMeters,
 }
 
 impl Default for StateOptions {
@@ -88,6 +92,7 @@ impl Default for StateOptions {
             block_cache_bytes: 32 << 20,
             write_buffer_bytes: 16 << 20,
             pending_bytes: 4 << 20,
+            meters: StateMeters::default(),
         }
     }
 }
@@ -362,10 +367,15 @@ impl Shared {
             let problem = format!("entry {index} was to be applied behind {}", applied.index);
             return Err(io::Error::other(problem));
         }
+        let began = Instant::now();
         let reply = state.apply(&entry.log_id, &entry.payload, &mut told.notices)?;
         state.applied = Some(entry.log_id);
         let waiting = state.pending.bytes();
         drop(state);
+        if let EntryPayload::Normal(proposal) = &entry.payload {
+            let meters = &self.options.meters;
+            meters.applied(proposal.command(), began.elapsed());
+        }
         told.applied = Some(index);
         if let Some(responder) = responder {
             told.answers.push((responder, Outcome { index, reply }));
@@ -539,10 +549,13 @@ impl RaftStateMachine<TypeConfig> for StateStore {
     ) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let (shared, meta) = (self.shared.clone(), meta.clone());
+        let began = Instant::now();
         let install = move || shared.install(&meta, &data);
         tokio::task::spawn_blocking(install)
             .await
             .map_err(io::Error::other)??;
+        let took = began.elapsed().as_secs_f64();
+        self.shared.options.meters.snapshot_install.observe(took);
         (self.hook)(StateChange::Replaced { index });
         Ok(())
     }
@@ -557,8 +570,12 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let shared = self.shared.clone();
+        let began = Instant::now();
         let built = tokio::task::spawn_blocking(move || shared.build_snapshot()).await;
-        Ok(as_raft(built.map_err(io::Error::other)??))
+        let snapshot = as_raft(built.map_err(io::Error::other)??);
+        let took = began.elapsed().as_secs_f64();
+        self.shared.options.meters.snapshot_build.observe(took);
+        Ok(snapshot)
     }
 }
 
