@@ -19,6 +19,8 @@ pub enum AlarmKind {
     CertificateExpiring,
     /// New certificates or keys cannot be used; those before them stay in use.
     CertificateRefused,
+    /// Less of this node's disk is free than its reserve.
+    DiskNearlyFull,
 }
 
 impl AlarmKind {
@@ -29,6 +31,7 @@ impl AlarmKind {
             Self::Quarantined => "quarantined",
             Self::CertificateExpiring => "certificate_expiring",
             Self::CertificateRefused => "certificate_refused",
+            Self::DiskNearlyFull => "disk_nearly_full",
         }
     }
 
@@ -39,6 +42,8 @@ impl AlarmKind {
         match self {
             Self::Quarantined => true,
             Self::CertificateExpiring | Self::CertificateRefused => false,
+            // It answers, and the leader knows what to refuse.
+            Self::DiskNearlyFull => false,
         }
     }
 }
@@ -78,6 +83,12 @@ impl Alarms {
             let lasted = alarm.since.elapsed().unwrap_or_default();
             tracing::info!(alarm = kind.name(), ?lasted, "alarm is over");
         }
+    }
+
+    /// Whether this one is on.
+    #[must_use]
+    pub fn is_on(&self, kind: AlarmKind) -> bool {
+        self.alarms().contains_key(&kind)
     }
 
     /// Those that are on, in the order of their kinds.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_statemachine::InvalidArgument;
 use serde::{Deserialize, Serialize};
 
-use crate::admission;
+use crate::{admission, notices, room};
 
 /// A node's configuration, as in the TOML file of `quorate serve`. Unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -108,6 +108,10 @@ pub struct LimitsSection {
     pub commands_in_flight: usize,
     /// Bytes of commands in flight.
     pub bytes_in_flight: usize,
+    /// Watches that are open.
+    pub watches: usize,
+    /// Free bytes of the disk below which writes that grow the state are refused; 0 for never.
+    pub disk_reserve_bytes: u64,
     /// Connections of clients at a time.
     pub connections: usize,
     /// Connections of clients at a time from one address; 0 for no bound of its own.
@@ -211,6 +215,8 @@ impl Default for LimitsSection {
         Self {
             commands_in_flight: admission::COMMANDS_MAX,
             bytes_in_flight: admission::BYTES_MAX,
+            watches: notices::WATCHES_MAX,
+            disk_reserve_bytes: room::RESERVE_BYTES,
             connections: 4_096,
             connections_per_address: 0,
             streams_per_connection: 256,
@@ -367,10 +373,16 @@ impl Config {
         )?;
         let bytes_min = quorate_statemachine::limits::COMMAND_BYTES_MAX;
         check(
-            self.limits.bytes_in_flight >= bytes_min,
+            self.limits.bytes_in_flight * 7 / 8 >= bytes_min,
             "limits.bytes_in_flight",
-            &format!("at least {bytes_min}, one command"),
+            &format!("at least 8/7 of {bytes_min}, one command"),
             self.limits.bytes_in_flight,
+        )?;
+        check(
+            self.limits.watches >= 1,
+            "limits.watches",
+            "at least 1",
+            self.limits.watches,
         )?;
         self.limits.validate()?;
         self.tls.validate()

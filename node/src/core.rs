@@ -95,7 +95,7 @@ impl Core {
             allow_zero_ttl,
             responder,
         } = submission;
-        let permit = match self.proposer.admit(command.len()) {
+        let permit = match self.proposer.admit(&command) {
             Ok(permit) => permit,
             Err(error) => return responder.send(Err(error)),
         };
@@ -152,7 +152,11 @@ impl Core {
     }
 
     /// Watches what entries do.
-    pub fn watch(&self, what: WatchWhat, from_index: u64) -> mpsc::Receiver<WatchEvent> {
+    pub fn watch(
+        &self,
+        what: WatchWhat,
+        from_index: u64,
+    ) -> Result<mpsc::Receiver<WatchEvent>, NodeError> {
         self.hub.watch(what, from_index)
     }
 

@@ -89,7 +89,8 @@ impl Transport for Embedded {
         let events = self
             .shared
             .core()
-            .map(|core| ReceiverStream::new(core.watch(what, from_index)).boxed());
+            .and_then(|core| core.watch(what, from_index))
+            .map(|events| ReceiverStream::new(events).boxed());
         std::future::ready(events).boxed()
     }
 

@@ -46,6 +46,7 @@ mod propose;
 pub mod raft;
 mod read;
 mod respond;
+mod room;
 mod server;
 mod shared;
 pub mod snapshot_file;

@@ -20,6 +20,7 @@ use crate::embed::Embedded;
 use crate::membership::administer_anywhere;
 use crate::network::PeerService;
 use crate::raft::Member;
+use crate::room::{self, FreeBytes};
 use crate::server::{self, Bound, Connections, Edge, ListenError, Patience};
 use crate::shared::Shared;
 use crate::storage::{DataDir, StorageError};
@@ -99,6 +100,7 @@ impl Drop for OwnThreads {
 pub struct Builder {
     config: Config,
     own_threads: usize,
+    free_bytes: FreeBytes,
 }
 
 impl Builder {
@@ -160,11 +162,19 @@ impl Builder {
         self
     }
 
+    /// Sees by another way how much of the disk is free; for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn free_bytes(mut self, free_bytes: FreeBytes) -> Self {
+        self.free_bytes = free_bytes;
+        self
+    }
+
     /// Starts the node. When it answers, a founder has committed its first entry.
     pub async fn start(self) -> Result<Node, StartError> {
         match self.own_threads {
-            0 => Node::start(self.config).await,
-            threads => Node::start_apart(self.config, threads).await,
+            0 => Node::start_seeing(self.config, self.free_bytes).await,
+            threads => Node::start_apart(self.config, self.free_bytes, threads).await,
         }
     }
 }
@@ -181,17 +191,22 @@ impl Node {
         Builder {
             config,
             own_threads: 0,
+            free_bytes: room::free_bytes,
         }
     }
 
-    async fn start_apart(config: Config, threads: usize) -> Result<Self, StartError> {
+    async fn start_apart(
+        config: Config,
+        free_bytes: FreeBytes,
+        threads: usize,
+    ) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("quorate-node")
             .enable_all()
             .build()
             .map_err(|error| StartError::Threads(error.to_string()))?;
-        let starting = runtime.spawn(Self::start(config));
+        let starting = runtime.spawn(Self::start_seeing(config, free_bytes));
         let threads = OwnThreads(Some(runtime));
         let started = starting.await;
         let mut node = started.map_err(|error| StartError::Threads(error.to_string()))??;
@@ -201,6 +216,10 @@ impl Node {
 
     /// Starts a node from its configuration.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_seeing(config, room::free_bytes).await
+    }
+
+    async fn start_seeing(config: Config, free_bytes: FreeBytes) -> Result<Self, StartError> {
         config.validate()?;
         let tls = Tls::read(&config)?;
         let data = DataDir::open(config.node.data_dir.clone())?;
@@ -209,7 +228,7 @@ impl Node {
         let sockets = Sockets::bind(&config).await?;
         sockets.check_reach(&config)?;
         let member = sockets.advertised(&config);
-        let shared = Shared::new(config, member, data, tls);
+        let shared = Shared::new(config, free_bytes, member, data, tls);
         let node = Self {
             shared,
             threads: None,

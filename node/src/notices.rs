@@ -12,14 +12,19 @@ use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::counter::Counter;
 use quorate_client::{WatchEvent, WatchWhat};
+use quorate_rpc::NodeError;
 use quorate_statemachine::Name;
 use quorate_statemachine::notice::Notice;
 use tokio::sync::{mpsc, watch};
 
+use crate::admission::overloaded;
 use crate::storage::StateChange;
 
 /// Deliveries a watcher may be behind.
 pub const WATCH_BUFFER: usize = 4_096;
+
+/// Watches that are open at one node, by default.
+pub const WATCHES_MAX: usize = 16_384;
 
 /// Entries with notices that are kept for watches that resume.
 pub const REPLAY_ENTRIES: usize = 16_384;
@@ -59,20 +64,22 @@ struct Inner {
 
 /// The watchers of one node.
 pub struct Hub {
+    watches_max: usize,
     inner: Mutex<Inner>,
     applied: watch::Sender<u64>,
     lagged: Counter,
 }
 
 impl Hub {
-    /// A hub of a node that has applied entries up to `applied`.
-    pub fn new(applied: u64) -> Self {
+    /// A hub of a node that has applied entries up to `applied`, for so many watches at most.
+    pub fn new(applied: u64, watches_max: usize) -> Self {
         let inner = Inner {
             applied,
             forgotten: applied,
             ..Inner::default()
         };
         Self {
+            watches_max,
             inner: Mutex::new(inner),
             applied: watch::Sender::new(applied),
             lagged: Counter::default(),
@@ -142,10 +149,22 @@ impl Hub {
     }
 
     /// Registers a watch, replaying from `from_index` on if that is not 0 and still there. The
-    /// first event is `Registered`; the last is `Lagged`, unless the node stops before.
-    pub fn watch(&self, what: WatchWhat, from_index: u64) -> mpsc::Receiver<WatchEvent> {
+    /// first event is `Registered`; the last is `Lagged`, unless the node stops before. Refused
+    /// while as many are open as may be.
+    pub fn watch(
+        &self,
+        what: WatchWhat,
+        from_index: u64,
+    ) -> Result<mpsc::Receiver<WatchEvent>, NodeError> {
         let (tx, rx) = mpsc::channel(WATCH_BUFFER);
         let mut inner = self.lock();
+        if inner.watchers.len() >= self.watches_max {
+            inner.prune();
+        }
+        if inner.watchers.len() >= self.watches_max {
+            let (limit, actual) = (self.watches_max, inner.watchers.len() + 1);
+            return Err(overloaded("watches", limit.to_string(), actual.to_string()));
+        }
         let index = if from_index == 0 {
             inner.applied
         } else {
@@ -154,10 +173,10 @@ impl Hub {
         let _ = tx.try_send(WatchEvent::Registered { index });
         if from_index != 0 && !inner.replay_to(&what, index, &tx) {
             let _ = tx.try_send(WatchEvent::Lagged { resume_from: 0 });
-            return rx;
+            return Ok(rx);
         }
         inner.add(Watcher { what, tx });
-        rx
+        Ok(rx)
     }
 
     /// Watches that are open now.
@@ -308,6 +327,10 @@ mod tests {
         WatchWhat::Queue(Name::parse("queue", name).expect("valid"))
     }
 
+    fn watching(hub: &Hub, what: WatchWhat, from: u64) -> mpsc::Receiver<WatchEvent> {
+        hub.watch(what, from).expect("fewer watches than the limit")
+    }
+
     fn received(rx: &mut mpsc::Receiver<WatchEvent>) -> Vec<WatchEvent> {
         std::iter::from_fn(|| rx.try_recv().ok()).collect()
     }
@@ -321,9 +344,9 @@ mod tests {
 
     #[test]
     fn a_watch_gets_its_own_topic_from_its_registration_on() {
-        let hub = Hub::new(4);
+        let hub = Hub::new(4, WATCHES_MAX);
         hub.publish(5, vec![(5, ready("q"))]);
-        let mut watch = hub.watch(queue("q"), 0);
+        let mut watch = watching(&hub, queue("q"), 0);
         hub.publish(7, vec![(6, ready("other")), (7, ready("q"))]);
         let expected = [WatchEvent::Registered { index: 5 }, notices(7)];
         assert_eq!(received(&mut watch), expected);
@@ -331,17 +354,17 @@ mod tests {
 
     #[test]
     fn a_watch_resumes_from_an_index_that_is_kept() {
-        let hub = Hub::new(0);
+        let hub = Hub::new(0, WATCHES_MAX);
         hub.publish(3, vec![(1, ready("q")), (2, ready("q")), (3, ready("q"))]);
-        let mut watch = hub.watch(queue("q"), 2);
+        let mut watch = watching(&hub, queue("q"), 2);
         let expected = [WatchEvent::Registered { index: 1 }, notices(2), notices(3)];
         assert_eq!(received(&mut watch), expected);
     }
 
     #[test]
     fn a_watch_from_before_the_kept_entries_is_told_so() {
-        let hub = Hub::new(10);
-        let mut watch = hub.watch(queue("q"), 3);
+        let hub = Hub::new(10, WATCHES_MAX);
+        let mut watch = watching(&hub, queue("q"), 3);
         let lagged = WatchEvent::Lagged { resume_from: 0 };
         assert_eq!(
             received(&mut watch),
@@ -351,8 +374,8 @@ mod tests {
 
     #[test]
     fn a_slow_watcher_is_told_where_to_go_on_and_dropped() {
-        let hub = Hub::new(0);
-        let mut watch = hub.watch(queue("q"), 0);
+        let hub = Hub::new(0, WATCHES_MAX);
+        let mut watch = watching(&hub, queue("q"), 0);
         for index in 1..=(WATCH_BUFFER as u64 + 5) {
             hub.publish(index, vec![(index, ready("q"))]);
         }
@@ -365,11 +388,11 @@ mod tests {
 
     #[test]
     fn a_watch_for_one_thing_is_not_offered_what_is_about_others() {
-        let hub = Hub::new(0);
+        let hub = Hub::new(0, WATCHES_MAX);
         let key = Name::parse("key", "a").expect("valid");
-        let mut first = hub.watch(WatchWhat::LockAcquisitions([1; 8]), 0);
-        let mut second = hub.watch(WatchWhat::LockAcquisitions([2; 8]), 0);
-        let mut all = hub.watch(WatchWhat::LockPrefix("a".to_owned()), 0);
+        let mut first = watching(&hub, WatchWhat::LockAcquisitions([1; 8]), 0);
+        let mut second = watching(&hub, WatchWhat::LockAcquisitions([2; 8]), 0);
+        let mut all = watching(&hub, WatchWhat::LockPrefix("a".to_owned()), 0);
         let granted = vec![Notice::LockGranted {
             key: key.clone(),
             id: [2; 16],
@@ -389,8 +412,20 @@ mod tests {
     }
 
     #[test]
+    fn a_watch_too_many_is_refused_until_another_has_gone() {
+        let hub = Hub::new(0, 2);
+        let (first, _second) = (watching(&hub, queue("a"), 0), watching(&hub, queue("b"), 0));
+        let error = hub.watch(queue("c"), 0).expect_err("two are open");
+        let text = error.to_string();
+        assert!(text.contains("watches at this node"), "{text}");
+        assert!(text.contains("limit 2, actual 3"), "{text}");
+        drop(first);
+        assert!(hub.watch(queue("c"), 0).is_ok());
+    }
+
+    #[test]
     fn watches_that_have_gone_are_forgotten_with_their_topics() {
-        let hub = Hub::new(0);
+        let hub = Hub::new(0, WATCHES_MAX);
         for n in 0..PRUNE_FROM * 4 {
             drop(hub.watch(queue(&format!("q{n}")), 0));
         }
@@ -400,8 +435,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_ends_all_watches() {
-        let hub = Hub::new(0);
-        let mut watch = hub.watch(WatchWhat::LeasePrefix(String::new()), 0);
+        let hub = Hub::new(0, WATCHES_MAX);
+        let mut watch = watching(&hub, WatchWhat::LeasePrefix(String::new()), 0);
         hub.jump(100);
         let lagged = WatchEvent::Lagged { resume_from: 0 };
         assert_eq!(

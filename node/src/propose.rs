@@ -2,7 +2,8 @@
 //!
 //! Callers hand encoded commands to [`Proposer::submit`] together with a place for the answer. One
 //! task takes all that wait, stamps them with cluster time, gathers renewals into one entry, and
-//! proposes them in one step; the answers come back in the order of the log.
+//! proposes them in one step, upkeep before what may wait; the answers come back in the order of the
+//! log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,12 +21,13 @@ use quorate_statemachine::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::admission::{Admission, Permit};
+use crate::admission::{Admission, Lane, Permit};
 use crate::clock::ClusterClock;
 use crate::metrics::Metrics;
 use crate::origin::{Caller, Origin};
 use crate::raft::{ORIGINS_SINCE, Outcome, Proposal, Raft, TypeConfig};
 use crate::respond::{self, Responder};
+use crate::room::Room;
 use crate::storage::StateReader;
 use crate::upgrade;
 
@@ -72,10 +74,36 @@ enum Renewal {
 /// Takes commands of this node's callers to Raft.
 #[derive(Clone)]
 pub struct Proposer {
-    tx: mpsc::UnboundedSender<Pending>,
+    growth: mpsc::UnboundedSender<Pending>,
+    upkeep: mpsc::UnboundedSender<Pending>,
     admission: Arc<Admission>,
+    room: Arc<Room>,
     state: StateReader,
     metrics: Arc<Metrics>,
+}
+
+/// What waits to be proposed, by lane.
+struct Lanes {
+    growth: mpsc::UnboundedReceiver<Pending>,
+    upkeep: mpsc::UnboundedReceiver<Pending>,
+}
+
+impl Lanes {
+    /// The next one, upkeep first; `None` when nobody is left to send any.
+    async fn next(&mut self) -> Option<Pending> {
+        tokio::select! {
+            biased;
+            Some(pending) = self.upkeep.recv() => Some(pending),
+            Some(pending) = self.growth.recv() => Some(pending),
+            else => None,
+        }
+    }
+
+    /// The next one that is here already.
+    fn ready(&mut self) -> Option<Pending> {
+        let first = self.upkeep.try_recv();
+        first.or_else(|_| self.growth.try_recv()).ok()
+    }
 }
 
 /// What the proposing task works with.
@@ -108,19 +136,27 @@ impl Proposer {
         state: StateReader,
         admission: Arc<Admission>,
         metrics: Arc<Metrics>,
+        room: Arc<Room>,
     ) -> Self {
         // Bounded by the admission: every message holds a permit.
-        let (tx, rx) = mpsc::unbounded_channel();
+        let (growth, growing) = mpsc::unbounded_channel();
+        let (upkeep, keeping) = mpsc::unbounded_channel();
+        let lanes = Lanes {
+            growth: growing,
+            upkeep: keeping,
+        };
         let worker = Worker {
             raft,
             clock,
             state: state.clone(),
             metrics: Arc::clone(&metrics),
         };
-        tokio::spawn(worker.run(rx));
+        tokio::spawn(worker.run(lanes));
         Self {
-            tx,
+            growth,
+            upkeep,
             admission,
+            room,
             state,
             metrics,
         }
@@ -147,7 +183,8 @@ impl Proposer {
         }
         // Gathered renewals share an entry, which has room for one trace.
         let renewal = renewal_of(checked).filter(|_| origin.trace.is_none());
-        let permit = match self.admit(command.len()) {
+        let lane = Lane::of(&command);
+        let permit = match self.enter(lane, command.len()) {
             Ok(permit) => permit,
             Err(error) => return responder.send(Err(error)),
         };
@@ -159,14 +196,30 @@ impl Proposer {
             responder,
             permit,
         };
-        if let Err(mpsc::error::SendError(pending)) = self.tx.send(pending) {
+        let queue = match lane {
+            Lane::Growth => &self.growth,
+            Lane::Upkeep => &self.upkeep,
+        };
+        if let Err(mpsc::error::SendError(pending)) = queue.send(pending) {
             pending.responder.send(Err(stopped()));
         }
     }
 
-    /// A place in flight for a command of `bytes`, also for one that is passed on.
-    pub fn admit(&self, bytes: usize) -> Result<Permit, NodeError> {
-        let admitted = self.admission.admit(bytes);
+    /// A place in flight for a command that is proposed here.
+    fn enter(&self, lane: Lane, bytes: usize) -> Result<Permit, NodeError> {
+        let room = match lane {
+            Lane::Growth => self.room.check(),
+            Lane::Upkeep => Ok(()),
+        };
+        self.counted(room.and_then(|()| self.admission.admit(lane, bytes)))
+    }
+
+    /// A place in flight for a command that is passed on.
+    pub fn admit(&self, command: &[u8]) -> Result<Permit, NodeError> {
+        self.counted(self.admission.admit(Lane::of(command), command.len()))
+    }
+
+    fn counted(&self, admitted: Result<Permit, NodeError>) -> Result<Permit, NodeError> {
         if admitted.is_err() {
             self.metrics.recorded().refused_overload.inc();
         }
@@ -196,6 +249,11 @@ impl Proposer {
             }),
             Err(_) => Err(too_late()),
         }
+    }
+
+    /// Whether there is room for what grows.
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Commands in flight now.
@@ -247,13 +305,13 @@ fn refuse_zero_ttl(action: &Action) -> Result<(), InvalidArgument> {
 }
 
 impl Worker {
-    async fn run(self, mut rx: mpsc::UnboundedReceiver<Pending>) {
+    async fn run(self, mut lanes: Lanes) {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS);
-        while let Some(first) = rx.recv().await {
+        while let Some(first) = lanes.next().await {
             let mut bytes = first.command.len();
             batch.push(first);
             while batch.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
-                let Ok(next) = rx.try_recv() else { break };
+                let Some(next) = lanes.ready() else { break };
                 bytes += next.command.len();
                 batch.push(next);
             }

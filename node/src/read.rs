@@ -16,7 +16,7 @@ use quorate_statemachine::{Query, Timestamp};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::admission::{Admission, Permit};
+use crate::admission::{Admission, Lane, Permit};
 use crate::clock::ClusterClock;
 use crate::membership::leader_of;
 use crate::network::Peers;
@@ -97,7 +97,7 @@ impl Reader {
 
     /// Queues a read. Every way out answers through the responder.
     pub fn submit(&self, read: ReadSubmission) {
-        let permit = match self.admission.admit(QUERY_BYTES) {
+        let permit = match self.admission.admit(Lane::Upkeep, QUERY_BYTES) {
             Ok(permit) => permit,
             Err(error) => return read.responder.send(Err(error)),
         };

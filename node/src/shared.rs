@@ -26,10 +26,11 @@ use crate::notices::Hub;
 use crate::propose::{Proposer, stopped};
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
+use crate::room::FreeBytes;
 use crate::server;
 use crate::storage::{DataDir, Identity, StateChange, Storage, StorageOptions};
 use crate::tls::Tls;
-use crate::{steward, ticker, upgrade};
+use crate::{room, steward, ticker, upgrade};
 
 /// The founder's id; ids handed out later are higher.
 const FOUNDER: u64 = 1;
@@ -46,6 +47,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// What the services of a node share.
 pub struct Shared {
     config: Config,
+    free_bytes: FreeBytes,
     member: Member,
     /// None once the node has stopped.
     data: Mutex<Option<DataDir>>,
@@ -61,9 +63,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(config: Config, member: Member, data: DataDir, tls: Option<Arc<Tls>>) -> Arc<Self> {
+    pub fn new(
+        config: Config,
+        free_bytes: FreeBytes,
+        member: Member,
+        data: DataDir,
+        tls: Option<Arc<Tls>>,
+    ) -> Arc<Self> {
         let shared = Arc::new(Self {
             config,
+            free_bytes,
             member,
             snapshots: data.snapshots(),
             data: Mutex::new(Some(data)),
@@ -354,7 +363,8 @@ impl Shared {
 
     pub async fn start_core(self: &Arc<Self>, identity: Identity) -> Result<(), StartError> {
         let lagged = self.metrics.recorded().watches_lagged.clone();
-        let hub = Arc::new(Hub::new(0).counting(lagged));
+        let hub = Hub::new(0, self.config.limits.watches).counting(lagged);
+        let hub = Arc::new(hub);
         let storage = self.open_storage(&hub).await?;
         let state = storage.state.reader();
         upgrade::check_own(&self.config.node, state.version().version)?;
@@ -400,6 +410,7 @@ impl Shared {
             state.clone(),
             admission,
             Arc::clone(&self.metrics),
+            Arc::default(),
         );
         let member = Member {
             name: identity.name.clone(),
@@ -460,6 +471,10 @@ impl Shared {
         self.spawn_until_stop(async move { steward::run(&stewarded).await });
         let raising = Arc::clone(core);
         self.spawn_until_stop(async move { upgrade::run(&raising).await });
+        let (shared, looking) = (Arc::clone(self), Arc::clone(core));
+        self.spawn_until_stop(async move {
+            room::run(&looking, &shared.config, shared.free_bytes, &shared.alarms).await;
+        });
         let (shared, failed) = (Arc::clone(self), Arc::clone(core));
         self.tasks
             .spawn(async move { shared.watch_failure(&failed, log).await });

@@ -35,10 +35,11 @@ pub trait Validate {
 /// `Command` and `Response` and their bytes; what an operation does is dispatched by hand in the
 /// noun's `apply`. Responses are stored in the order of the registry: only append. An operation
 /// that builds of [`crate::version::FIRST`] did not know says since which version it is there, as
-/// `[since 2]` behind its name.
+/// `[since 2]` behind its name. One that only keeps or ends what there is says `upkeep` behind its
+/// reply: see [`Command::is_upkeep`].
 macro_rules! operations {
     ($noun:ident {
-        $($tag:literal $name:literal $([since $since:literal])? $operation:ident => $reply:ty;)*
+        $($tag:literal $name:literal $([since $since:literal])? $operation:ident => $reply:ty $(, $upkeep:ident)?;)*
     }) => {
         #[doc = concat!("What to do: the operations of the noun `", stringify!($noun), "`.")]
         #[allow(
@@ -59,6 +60,9 @@ macro_rules! operations {
         impl Command {
             /// Each operation's stable tag and name.
             pub const TAGS: &[(u16, &str)] = &[$(($tag, $name)),*];
+
+            /// Tags of those that only keep or end what there is.
+            pub(crate) const UPKEEP: &[u16] = &[$($({ let $upkeep: u16 = $tag; $upkeep },)?)*];
 
             pub(crate) fn name(&self) -> &'static str {
                 match self { $(Self::$operation(_) => $name,)* }
@@ -249,6 +253,26 @@ impl Command {
         codec::put(&mut out, &self.preconditions);
         self.action.encode_body(&mut out);
         out
+    }
+
+    /// Whether an encoded command only keeps what there is, or ends it: renewals, releases,
+    /// settlements, deletions, and the cluster's own commands. They get through where writes that
+    /// grow the state are held back, or grants would be lost and nothing could get smaller. Tells
+    /// it by the tag; a composite and what cannot be read count as growth.
+    #[must_use]
+    pub fn is_upkeep(bytes: &[u8]) -> bool {
+        let Ok((tag, _)) = codec::open(bytes) else {
+            return false;
+        };
+        let nouns = [
+            lease::Command::UPKEEP,
+            queue::Command::UPKEEP,
+            process::Command::UPKEEP,
+            cluster::Command::UPKEEP,
+            lock::Command::UPKEEP,
+            session::Command::UPKEEP,
+        ];
+        nouns.iter().any(|tags| tags.contains(&tag))
     }
 
     /// Reads and checks a command. What this refuses never reaches the log.

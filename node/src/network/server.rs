@@ -11,6 +11,7 @@ use quorate_rpc::{NodeError, v1};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::wire;
+use crate::alarm::AlarmKind;
 use crate::core::Core;
 use crate::membership;
 use crate::server::{execute_once, fatal};
@@ -148,6 +149,7 @@ impl Peer for PeerService {
         Ok(Response::new(v1::Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command_version: self.shared.config().node.known_version(),
+            disk_nearly_full: self.shared.alarms().is_on(AlarmKind::DiskNearlyFull),
         }))
     }
 

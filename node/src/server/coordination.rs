@@ -209,7 +209,7 @@ impl Coordination for CoordinationService {
         let core = self.shared.core()?;
         let request = request.into_inner();
         let what = watch_what(request.what).map_err(NodeError::Invalid)?;
-        let events = core.watch(what, request.from_index);
+        let events = core.watch(what, request.from_index)?;
         let messages = ReceiverStream::new(events).map(|event| Ok(watch_message(event)));
         Ok(Response::new(Box::pin(messages)))
     }

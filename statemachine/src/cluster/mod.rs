@@ -56,13 +56,13 @@ pub struct NoteAction {
 
 operations! {
     Cluster {
-        0x0401 "cluster.tick" Tick => ();
-        0x0402 "cluster.record_digest" RecordDigest => ();
-        0x0403 "cluster.found" Found => ();
-        0x0404 "cluster.allocate_node_id" AllocateNodeId => u64;
-        0x0410 "cluster.set_version" [since 2] SetVersion => u32;
-        0x0411 "cluster.hold_version" [since 2] HoldVersion => ();
-        0x0420 "cluster.note_action" [since 2] NoteAction => ();
+        0x0401 "cluster.tick" Tick => (), upkeep;
+        0x0402 "cluster.record_digest" RecordDigest => (), upkeep;
+        0x0403 "cluster.found" Found => (), upkeep;
+        0x0404 "cluster.allocate_node_id" AllocateNodeId => u64, upkeep;
+        0x0410 "cluster.set_version" [since 2] SetVersion => u32, upkeep;
+        0x0411 "cluster.hold_version" [since 2] HoldVersion => (), upkeep;
+        0x0420 "cluster.note_action" [since 2] NoteAction => (), upkeep;
     }
 }
 

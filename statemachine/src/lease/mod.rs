@@ -77,11 +77,11 @@ impl Lease {
 operations! {
     Lease {
         0x0101 "lease.claim" Claim => Claimed;
-        0x0102 "lease.renew" Renew => Renewed;
-        0x0103 "lease.renew_many" RenewMany => Vec<Result<Renewed, Refusal>>;
-        0x0104 "lease.release" Release => Released;
+        0x0102 "lease.renew" Renew => Renewed, upkeep;
+        0x0103 "lease.renew_many" RenewMany => Vec<Result<Renewed, Refusal>>, upkeep;
+        0x0104 "lease.release" Release => Released, upkeep;
         0x0105 "lease.reclaim" Reclaim => Lease;
-        0x0106 "lease.revoke" Revoke => Lease;
+        0x0106 "lease.revoke" Revoke => Lease, upkeep;
     }
 }
 

@@ -267,11 +267,11 @@ impl Member {
 operations! {
     Lock {
         0x0501 "lock.acquire" Acquire => Acquired;
-        0x0502 "lock.renew" Renew => Kept;
-        0x0503 "lock.renew_many" RenewMany => Vec<Result<Kept, Refusal>>;
-        0x0504 "lock.release" Release => Released;
-        0x0505 "lock.cancel_wait" CancelWait => WaitCancelled;
-        0x0506 "lock.revoke" Revoke => Vec<Member>;
+        0x0502 "lock.renew" Renew => Kept, upkeep;
+        0x0503 "lock.renew_many" RenewMany => Vec<Result<Kept, Refusal>>, upkeep;
+        0x0504 "lock.release" Release => Released, upkeep;
+        0x0505 "lock.cancel_wait" CancelWait => WaitCancelled, upkeep;
+        0x0506 "lock.revoke" Revoke => Vec<Member>, upkeep;
         0x0507 "lock.proclaim" Proclaim => Member;
     }
 }

@@ -161,14 +161,14 @@ operations! {
     Process {
         0x0301 "process.register" Register => Registered;
         0x0302 "process.append" Append => Appended;
-        0x0303 "process.complete" Complete => Completed;
+        0x0303 "process.complete" Complete => Completed, upkeep;
         0x0304 "process.set_external_ref" SetExternalRef => ExternalRefSet;
         0x0305 "process.set_wait" SetWait => WaitSet;
-        0x0306 "process.ack_wake" AckWake => WakeAcked;
+        0x0306 "process.ack_wake" AckWake => WakeAcked, upkeep;
         0x0307 "process.put_grant" PutGrant => GrantPut;
-        0x0308 "process.delete_grant" DeleteGrant => GrantDeleted;
+        0x0308 "process.delete_grant" DeleteGrant => GrantDeleted, upkeep;
         0x0309 "process.move_grants" MoveGrants => GrantsMoved;
-        0x030a "process.detach_session" DetachSession => SessionDetached;
+        0x030a "process.detach_session" DetachSession => SessionDetached, upkeep;
     }
 }
 

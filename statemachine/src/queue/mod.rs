@@ -251,9 +251,9 @@ operations! {
     Queue {
         0x0201 "queue.push" Push => Pushed;
         0x0202 "queue.claim" Claim => Vec<ClaimedItem>;
-        0x0203 "queue.renew" Renew => ItemClaim;
-        0x0204 "queue.settle" Settle => Settled;
-        0x0205 "queue.cancel" Cancel => Item;
+        0x0203 "queue.renew" Renew => ItemClaim, upkeep;
+        0x0204 "queue.settle" Settle => Settled, upkeep;
+        0x0205 "queue.cancel" Cancel => Item, upkeep;
         0x0206 "queue.requeue" Requeue => Item;
     }
 }

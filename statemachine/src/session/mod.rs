@@ -289,27 +289,27 @@ pub use work::{
 operations! {
     Session {
         0x0601 "session.open" Open => Opened;
-        0x0602 "session.delete" Delete => Deleted;
+        0x0602 "session.delete" Delete => Deleted, upkeep;
         0x0603 "session.put_note" PutNote => NotePut;
         0x0604 "session.put_blobs" PutBlobs => BlobsPut;
         0x0605 "session.stage_nodes" StageNodes => NodesStaged;
         0x0606 "session.commit" Commit => Committed;
-        0x0607 "session.tombstone" Tombstone => Tombstoned;
-        0x0608 "session.vacuum" Vacuum => Vacuumed;
-        0x0609 "session.collect" Collect => Collected;
+        0x0607 "session.tombstone" Tombstone => Tombstoned, upkeep;
+        0x0608 "session.vacuum" Vacuum => Vacuumed, upkeep;
+        0x0609 "session.collect" Collect => Collected, upkeep;
         0x060a "session.push_work" PushWork => WorkPushed;
         0x060b "session.claim_work" ClaimWork => Option<ClaimedWork>;
-        0x060c "session.renew_work" RenewWork => WorkRenewed;
-        0x060d "session.abandon_work" AbandonWork => WorkAbandoned;
-        0x060e "session.cancel_work" CancelWork => Option<WorkView>;
+        0x060c "session.renew_work" RenewWork => WorkRenewed, upkeep;
+        0x060d "session.abandon_work" AbandonWork => WorkAbandoned, upkeep;
+        0x060e "session.cancel_work" CancelWork => Option<WorkView>, upkeep;
         0x060f "session.push_input" PushInput => InputPushed;
         0x0610 "session.claim_inputs" ClaimInputs => Option<ClaimedInputs>;
-        0x0611 "session.abandon_inputs" AbandonInputs => InputsAbandoned;
-        0x0612 "session.cancel_inputs" CancelInputs => Vec<CancelOutcome>;
-        0x0613 "session.cancel_inputs_from" CancelInputsFrom => Option<Vec<CancelOutcome>>;
+        0x0611 "session.abandon_inputs" AbandonInputs => InputsAbandoned, upkeep;
+        0x0612 "session.cancel_inputs" CancelInputs => Vec<CancelOutcome>, upkeep;
+        0x0613 "session.cancel_inputs_from" CancelInputsFrom => Option<Vec<CancelOutcome>>, upkeep;
         0x0614 "session.note_attachment" NoteAttachment => AttachmentNoted;
         0x0615 "session.commit_attachments" CommitAttachments => AttachmentsCommitted;
-        0x0616 "session.forget_attachment" ForgetAttachment => AttachmentForgotten;
+        0x0616 "session.forget_attachment" ForgetAttachment => AttachmentForgotten, upkeep;
     }
 }
 
