@@ -7,9 +7,10 @@
 #   make mixed   a cluster of an older build, upgraded   OLD=program of that build
 #   make console the web console in headless Chromium, which is installed for it (124 MB)
 #   make check   format, lints, tests, documentation; writes nothing but target/
+#   make docs    writes docs/reference/ from the code
 #   make fix     formats the code
 
-.PHONY: console mixed demo test check fix bench build tests lints deny
+.PHONY: console mixed demo test check fix bench build tests lints deny docs
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
@@ -61,6 +62,11 @@ lints:
 		$(cargo) doc --workspace --no-deps --locked
 
 check: lints test
+
+# Each page is held current by a test of this name, beside the code that it is written from.
+docs:
+	$(cargo) build --locked -p quorate-cli && QUORATE_WRITE_DOCS=1 \
+		cargo test --workspace --locked reference_is_current
 
 fix:
 	cargo fmt --all

@@ -7,6 +7,8 @@ mod commands;
 mod connect;
 mod exit;
 mod output;
+#[cfg(test)]
+mod reference;
 mod value;
 
 use std::process::ExitCode;

@@ -28,7 +28,7 @@ mod progress;
 mod queue;
 mod recover;
 mod rows;
-mod serve;
+pub mod serve;
 mod session;
 mod snapshot;
 mod status;

@@ -50,7 +50,8 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
     ended
 }
 
-fn flags(serve: &Serve) -> Vec<Flag> {
+/// The options that its flags set.
+pub fn flags(serve: &Serve) -> Vec<Flag> {
     let texts = [
         ("--data-dir", "node.data_dir", &serve.data_dir),
         ("--name", "node.name", &serve.name),
