@@ -271,6 +271,7 @@ impl Command {
             cluster::Command::UPKEEP,
             lock::Command::UPKEEP,
             session::Command::UPKEEP,
+            access::Command::UPKEEP,
         ];
         nouns.iter().any(|tags| tags.contains(&tag))
     }

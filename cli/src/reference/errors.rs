@@ -3,6 +3,7 @@
 
 use quorate_client::ClientError;
 use quorate_rpc::NodeError;
+use quorate_statemachine::access::{Noun, Verb};
 use quorate_statemachine::{InvalidArgument, Refusal, Subject, Timestamp};
 use tonic::{Code, Status};
 
@@ -86,6 +87,11 @@ kinds!(refusals, Refusal, {
         },
         "A compare-and-set lost: somebody moved on since the caller read.",
         "Read again, decide again, repeat.";
+    Denied {..} => Refusal::Denied {
+            principal: text("ci"), verb: Verb::Write, noun: Noun::Lease, key: text("jobs/7"),
+        },
+        "Access is controlled, and whoever asked may not do this. Nothing was changed.",
+        "Ask an administrator for a role whose rule covers the key, or use another principal.";
 });
 
 kinds!(node_errors, NodeError, {

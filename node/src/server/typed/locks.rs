@@ -135,7 +135,7 @@ async fn settled(call: &Call, acquire: Acquire) -> Result<(u64, Acquired), Statu
     let (prefix, _) = acquire.id.id.split_at(8);
     let prefix = prefix.try_into().expect("eight bytes of sixteen");
     let what = WatchWhat::LockAcquisitions(prefix);
-    let mut events = call.core.watch(what.clone(), 0);
+    let mut events = call.core.watch(what.clone(), 0)?;
     let sign = Duration::from_millis(acquire.wait_ttl_ms) / 3;
     loop {
         let (index, acquired) = call.execute(acquire.clone(), None).await?;
@@ -144,7 +144,7 @@ async fn settled(call: &Call, acquire: Acquire) -> Result<(u64, Acquired), Statu
             return Ok((index, acquired));
         }
         if !heard(&mut events, acquire.id.id, until).await {
-            events = call.core.watch(what.clone(), 0);
+            events = call.core.watch(what.clone(), 0)?;
         }
         // What is asked later than this may be answered too late to be of use.
         if call.deadline.saturating_duration_since(Instant::now()) < sign.min(LAST_LOOK) {

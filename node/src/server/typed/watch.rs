@@ -26,7 +26,7 @@ impl Watch for Typed {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Events> {
         let (call, asked) = self.call(request)?;
         let what = watch_what(asked.what).map_err(invalid)?;
-        let events = call.core.watch(what, asked.from_index);
+        let events = call.core.watch(what, asked.from_index)?;
         Ok(Response::new(Box::pin(stream::unfold(Some(events), next))))
     }
 }
