@@ -9,6 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/quorate/v1/peer.proto",
         "proto/quorate/v1/leases.proto",
         "proto/quorate/v1/locks.proto",
+        "proto/quorate/v1/queues.proto",
+        "proto/quorate/v1/processes.proto",
         "proto/quorate/v1/watch.proto",
     ];
     let descriptors = protox::compile(protos, ["proto"])?;

@@ -2,8 +2,8 @@
 //!
 //! Callers hand encoded commands to [`Proposer::submit`] together with a place for the answer. One
 //! task takes all that wait, stamps them with cluster time, gathers renewals into one entry, and
-//! proposes them in one step, upkeep before what may wait; the answers come back in the order of the
-//! log.
+//! proposes them in one step, upkeep before what may wait; the answers come back in the order of
+//! the log.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Room on disks: what grows the state is refused before a disk is full, and taken again by itself.
 //!
-//! A store that meets a full disk fails, and its node stops. So each node looks how much is free. The
-//! leader refuses writes that grow while its own disk, or those of so many voters that the rest is no
-//! quorum, have less than the reserve. It hands over to a voter with room if there is one. What keeps
-//! or ends what there is goes on: the reserve is for that, and for compaction.
+//! A store that meets a full disk fails, and its node stops. So each node looks how much is free.
+//! The leader refuses writes that grow while its own disk, or those of so many voters that the rest
+//! is no quorum, have less than the reserve. It hands over to a voter with room if there is one.
+//! What keeps or ends what there is goes on: the reserve is for that, and for compaction.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::membership;
 
-/// Free bytes at which writes that grow are refused, by default: a few snapshots of small states, and
-/// minutes of upkeep.
+/// Free bytes at which writes that grow are refused, by default: a few snapshots of small states,
+/// and minutes of upkeep.
 pub const RESERVE_BYTES: u64 = 256 << 20;
 
 /// Between looks.

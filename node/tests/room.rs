@@ -1,5 +1,5 @@
-//! A disk that is nearly full: what grows is refused with the facts, what keeps or ends goes on, and
-//! all is taken again when there is room.
+//! A disk that is nearly full: what grows is refused with the facts, what keeps or ends goes on,
+//! and all is taken again when there is room.
 
 use std::io;
 use std::path::Path;

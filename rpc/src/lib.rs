@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`v1::coordination_server::Coordination`] | clients: execute, read, watch |
 //! | [`v1::leases_server::Leases`], [`v1::locks_server::Locks`] | clients in any language |
+//! | [`v1::queues_server::Queues`], [`v1::processes_server::Processes`] | the same |
 //! | [`v1::watch_server::Watch`] | the same: events |
 //! | [`v1::cluster_server::Cluster`] | operators: status and membership |
 //! | [`v1::peer_server::Peer`] | the nodes of one cluster, nobody else |

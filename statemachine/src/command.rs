@@ -39,7 +39,8 @@ pub trait Validate {
 /// reply: see [`Command::is_upkeep`].
 macro_rules! operations {
     ($noun:ident {
-        $($tag:literal $name:literal $([since $since:literal])? $operation:ident => $reply:ty $(, $upkeep:ident)?;)*
+        $($tag:literal $name:literal $([since $since:literal])?
+            $operation:ident => $reply:ty $(, $upkeep:ident)?;)*
     }) => {
         #[doc = concat!("What to do: the operations of the noun `", stringify!($noun), "`.")]
         #[allow(

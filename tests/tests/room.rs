@@ -1,5 +1,5 @@
-//! Members whose disk is nearly full: leadership goes to one with room, and without a quorum that has
-//! room, what grows is refused.
+//! Members whose disk is nearly full: leadership goes to one with room, and without a quorum that
+//! has room, what grows is refused.
 
 use std::time::Duration;
 

@@ -99,8 +99,8 @@ kinds!(node_errors, NodeError, {
             message: text("no leader is known"), retry_after_ms: 100, leader: None,
         },
         "There is no leader that this node can reach.",
-        "Clients try again by themselves until their deadline. If it lasts: `quorate status` shows who \
-         is there.";
+        "Clients try again by themselves until their deadline. If it lasts: `quorate status` shows \
+         who is there.";
     Overloaded {..} => NodeError::Overloaded {
             what: text("commands in flight"), limit: text("8192"), actual: text("8193"),
             retry_after_ms: 50,

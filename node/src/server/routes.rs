@@ -6,6 +6,8 @@ use quorate_rpc::v1::cluster_server::ClusterServer;
 use quorate_rpc::v1::coordination_server::CoordinationServer;
 use quorate_rpc::v1::leases_server::LeasesServer;
 use quorate_rpc::v1::locks_server::LocksServer;
+use quorate_rpc::v1::processes_server::ProcessesServer;
+use quorate_rpc::v1::queues_server::QueuesServer;
 use quorate_rpc::v1::watch_server::WatchServer;
 use quorate_rpc::{DESCRIPTORS, frame};
 use tonic::server::NamedService;
@@ -22,15 +24,24 @@ pub const SERVICES: &[&str] = &[
     <ClusterServer<ClusterService> as NamedService>::NAME,
     <LeasesServer<Typed> as NamedService>::NAME,
     <LocksServer<Typed> as NamedService>::NAME,
+    <QueuesServer<Typed> as NamedService>::NAME,
+    <ProcessesServer<Typed> as NamedService>::NAME,
     <WatchServer<Typed> as NamedService>::NAME,
 ];
 
+/// A service whose messages may be as large as commands and pages are.
+macro_rules! sized {
+    ($server:ident, $service:expr) => {
+        $server::new($service)
+            .max_decoding_message_size(frame::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(frame::MESSAGE_BYTES_MAX)
+    };
+}
+
 /// The services of clients and operators, with health and reflection.
 pub fn clients(shared: &Arc<Shared>) -> Routes {
-    let limit = frame::MESSAGE_BYTES_MAX;
-    let coordination = CoordinationServer::new(CoordinationService::new(Arc::clone(shared)))
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(limit);
+    let coordination = CoordinationService::new(Arc::clone(shared));
+    let cluster = ClusterService::new(Arc::clone(shared));
     let typed = Typed::new(Arc::clone(shared));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -38,18 +49,12 @@ pub fn clients(shared: &Arc<Shared>) -> Routes {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let built = "the descriptors are those that the services were generated from";
-    Routes::new(coordination)
-        .add_service(ClusterServer::new(ClusterService::new(Arc::clone(shared))))
-        .add_service(
-            LeasesServer::new(typed.clone())
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(limit),
-        )
-        .add_service(
-            LocksServer::new(typed.clone())
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(limit),
-        )
+    Routes::new(sized!(CoordinationServer, coordination))
+        .add_service(ClusterServer::new(cluster))
+        .add_service(sized!(LeasesServer, typed.clone()))
+        .add_service(sized!(LocksServer, typed.clone()))
+        .add_service(sized!(QueuesServer, typed.clone()))
+        .add_service(sized!(ProcessesServer, typed.clone()))
         .add_service(WatchServer::new(typed))
         .add_service(health::service(shared))
         .add_service(reflection().build_v1().expect(built))

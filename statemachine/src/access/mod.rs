@@ -12,10 +12,11 @@
 //!
 //! # Nobody is locked out
 //!
-//! An *administrator* may do everything: a rule for all nouns, the empty prefix and [`Verb::Admin`].
-//! Switching on is refused unless it is an administrator who asks (so that its way in has just been
-//! used), and while it is on a change is refused if no administrator would be left who can come
-//! back at any time: by certificate, from inside a node's process, or by a token without an end.
+//! An *administrator* may do everything: a rule for all nouns, the empty prefix and
+//! [`Verb::Admin`]. Switching on is refused unless it is an administrator who asks (so that its way
+//! in has just been used), and while it is on a change is refused if no administrator would be left
+//! who can come back at any time: by certificate, from inside a node's process, or by a token
+//! without an end.
 //!
 //! # Caveats
 //!

@@ -89,6 +89,8 @@ async fn reflection_names_every_service_but_those_between_nodes() -> Result<()> 
                 "quorate.v1.Coordination",
                 "quorate.v1.Leases",
                 "quorate.v1.Locks",
+                "quorate.v1.Processes",
+                "quorate.v1.Queues",
                 "quorate.v1.Watch",
                 "grpc.health.v1.Health",
             ] {

@@ -4,6 +4,8 @@
 mod health;
 mod leases;
 mod locks;
+mod processes;
+mod queues;
 mod watch;
 
 use anyhow::{Context, Result, bail, ensure};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_client::{WatchEvent, WatchWhat};
+use quorate_client::WatchWhat;
 use quorate_rpc::v1;
 use quorate_rpc::v1::acquire_lock_reply::{Busy, Result as Standing};
 use quorate_rpc::v1::locks_server::Locks;
@@ -12,13 +12,13 @@ use quorate_statemachine::lock::{
     Released, Renew, Revoke, Waiters,
 };
 use quorate_statemachine::notice::Notice;
-use quorate_statemachine::{Answer as Found, InvalidArgument, Query as AnyQuery};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use quorate_statemachine::{Answer as Found, Query as AnyQuery};
+use tokio::time::Instant;
 use tonic::{Request, Status};
 
+use super::news::News;
 use super::{
-    Answer, Call, Typed, after, id, invalid, name, only, owner, owner_wire, request_id, rows,
+    Answer, Call, Typed, after, id, missing, name, only, owner, owner_wire, request_id, rows,
     wrong_kind,
 };
 
@@ -102,14 +102,7 @@ fn lock_wire(view: LockView) -> v1::Lock {
 }
 
 fn acquire(asked: v1::AcquireLockRequest) -> Result<Acquire, Status> {
-    let missing = || {
-        invalid(InvalidArgument::new(
-            "acquisition",
-            "is missing",
-            "an id of 16 bytes",
-            "none",
-        ))
-    };
+    let missing = || missing("acquisition", "an id of 16 bytes");
     Ok(Acquire {
         mode: mode(asked.mode(), asked.permits),
         key: name("key", asked.key)?,
@@ -134,44 +127,20 @@ fn acquire(asked: v1::AcquireLockRequest) -> Result<Acquire, Status> {
 async fn settled(call: &Call, acquire: Acquire) -> Result<(u64, Acquired), Status> {
     let (prefix, _) = acquire.id.id.split_at(8);
     let prefix = prefix.try_into().expect("eight bytes of sixteen");
-    let what = WatchWhat::LockAcquisitions(prefix);
-    let mut events = call.core.watch(what.clone(), 0)?;
+    let mut news = News::of(call, WatchWhat::LockAcquisitions(prefix))?;
+    let is_own = |notice: &Notice| match notice {
+        Notice::LockGranted { id, .. } | Notice::LockLeft { id, .. } => *id == acquire.id.id,
+        _ => false,
+    };
     let sign = Duration::from_millis(acquire.wait_ttl_ms) / 3;
     loop {
         let (index, acquired) = call.execute(acquire.clone(), None).await?;
-        let until = call.deadline.min(Instant::now() + sign);
-        if !matches!(acquired, Acquired::Waiting(_)) {
+        let last_look = call.last_look();
+        if !matches!(acquired, Acquired::Waiting(_)) || Instant::now() >= last_look {
             return Ok((index, acquired));
         }
-        if !heard(&mut events, acquire.id.id, until).await {
-            events = call.core.watch(what.clone(), 0)?;
-        }
-        // What is asked later than this may be answered too late to be of use.
-        if call.deadline.saturating_duration_since(Instant::now()) < sign.min(LAST_LOOK) {
-            return Ok((index, acquired));
-        }
-    }
-}
-
-/// With less time left, a wait ends as it stands.
-const LAST_LOOK: Duration = Duration::from_millis(20);
-
-/// Waits for news of the acquisition, at most until `until`. False if the watch has ended: notices
-/// may have been missed.
-async fn heard(events: &mut mpsc::Receiver<WatchEvent>, id: [u8; 16], until: Instant) -> bool {
-    let is_own = |notice: &Notice| match notice {
-        Notice::LockGranted { id: of, .. } | Notice::LockLeft { id: of, .. } => *of == id,
-        _ => false,
-    };
-    loop {
-        match timeout_at(until, events.recv()).await {
-            Err(_) => return true,
-            Ok(Some(WatchEvent::Notices { notices, .. })) if notices.iter().any(is_own) => {
-                return true;
-            }
-            Ok(Some(WatchEvent::Notices { .. } | WatchEvent::Registered { .. })) => {}
-            Ok(Some(WatchEvent::Lagged { .. }) | None) => return false,
-        }
+        news.heard(last_look.min(Instant::now() + sign), is_own)
+            .await?;
     }
 }
 

@@ -6,6 +6,9 @@
 
 mod leases;
 mod locks;
+mod news;
+mod processes;
+mod queues;
 mod watch;
 
 use std::sync::Arc;
@@ -14,7 +17,11 @@ use std::time::Duration;
 use quorate_client::{Answered, Executed, ReadOptions};
 use quorate_rpc::{NodeError, details, v1};
 use quorate_statemachine::query::Page;
-use quorate_statemachine::{Command, InvalidArgument, Name, Operation, Owner, Query, RequestId};
+use quorate_statemachine::queue::ItemId;
+use quorate_statemachine::{
+    Command, InvalidArgument, Name, Operation, Owner, Precondition, Query, Refusal, RequestId,
+    Subject,
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
@@ -29,6 +36,9 @@ use crate::shared::Shared;
 
 /// What an answer needs to get back to a caller that says when it stops waiting.
 const WAY_BACK: Duration = Duration::from_millis(50);
+
+/// What the last look at what is waited for may take.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// All typed services of this node.
 #[derive(Clone)]
@@ -78,8 +88,19 @@ impl Call {
         operation: O,
         request: Option<v1::RequestId>,
     ) -> Result<(u64, O::Reply), Status> {
+        self.execute_if(Vec::new(), operation, request).await
+    }
+
+    /// The same under conditions.
+    async fn execute_if<O: Operation>(
+        &self,
+        preconditions: Vec<Precondition>,
+        operation: O,
+        request: Option<v1::RequestId>,
+    ) -> Result<(u64, O::Reply), Status> {
         let mut command = Command::from(operation);
         command.request = request.map(request_id).transpose()?;
+        command.preconditions = preconditions;
         let (tx, rx) = oneshot::channel();
         self.core.submit(Submission {
             command: command.encode().into(),
@@ -99,6 +120,12 @@ impl Call {
         let response = reply.0.map_err(|refusal| details::refused(&refusal))?;
         let reply = O::reply(response).ok_or_else(wrong_kind)?;
         Ok((index, reply))
+    }
+
+    /// When a call that waits looks for the last time: what is asked later may be answered too late
+    /// to be of use.
+    fn last_look(&self) -> Instant {
+        self.deadline - LAST_LOOK
     }
 
     /// Answers one query.
@@ -158,14 +185,30 @@ fn wrong_kind() -> Status {
     NodeError::OutcomeUnknown { message }.into()
 }
 
+fn missing(field: &str, wanted: &str) -> Status {
+    invalid(InvalidArgument::new(field, "is missing", wanted, "none"))
+}
+
+fn not_found(subject: Subject, name: &Name) -> Status {
+    details::refused(&Refusal::NotFound {
+        subject,
+        name: name.to_string(),
+    })
+}
+
 fn name(field: &str, text: String) -> Result<Name, Status> {
     Name::parse(field, text).map_err(invalid)
 }
 
+/// Empty stands for none.
+fn optional_name(field: &str, text: String) -> Result<Option<Name>, Status> {
+    let given = (!text.is_empty()).then(|| name(field, text));
+    given.transpose()
+}
+
 /// Where a page before ended; empty for the first.
 fn after(text: String) -> Result<Option<Name>, Status> {
-    let given = (!text.is_empty()).then(|| name("after", text));
-    given.transpose()
+    optional_name("after", text)
 }
 
 fn owner(wire: Option<v1::Owner>) -> Result<Owner, Status> {
@@ -205,6 +248,33 @@ fn request_id(wire: v1::RequestId) -> Result<RequestId, Status> {
     Ok(RequestId {
         id: id("request_id.id", &wire.id)?,
         not_before: wire.not_before,
+    })
+}
+
+fn preconditions(wire: Vec<v1::Precondition>) -> Result<Vec<Precondition>, Status> {
+    wire.into_iter().map(precondition).collect()
+}
+
+fn precondition(wire: v1::Precondition) -> Result<Precondition, Status> {
+    use v1::precondition::What;
+    Ok(match wire.what {
+        Some(What::Lease(held)) => Precondition::Lease {
+            key: name("only_if.lease.key", held.key)?,
+            token: held.fencing_token,
+        },
+        Some(What::Lock(held)) => Precondition::Lock {
+            key: name("only_if.lock.key", held.key)?,
+            token: held.fencing_token,
+        },
+        Some(What::Claim(claimed)) => Precondition::Claim {
+            queue: name("only_if.claim.queue", claimed.queue)?,
+            item_id: ItemId(claimed.item_id),
+            token: claimed.fencing_token,
+        },
+        Some(What::Process(id)) => Precondition::Process {
+            id: name("only_if.process", id)?,
+        },
+        None => return Err(missing("only_if", "lease, lock, claim or process")),
     })
 }
 
