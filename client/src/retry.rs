@@ -93,33 +93,37 @@ pub(crate) fn is_safe_to_repeat(command: &Command) -> bool {
             | lock::Command::CancelWait(_) => true,
             lock::Command::Revoke(_) | lock::Command::Proclaim(_) => false,
         },
-        Action::Session(session) => match session {
-            session::Command::Open(_)
-            | session::Command::PutBlobs(_)
-            | session::Command::RenewWork(_)
-            | session::Command::AbandonWork(_)
-            | session::Command::AbandonInputs(_) => true,
-            session::Command::Commit(commit) => commit.turn.is_some(),
-            // What another did in between, or what was done and gone, must not come back.
-            session::Command::Delete(_)
-            | session::Command::PutNote(_)
-            | session::Command::StageNodes(_)
-            | session::Command::Tombstone(_)
-            | session::Command::Vacuum(_)
-            | session::Command::Collect(_)
-            | session::Command::PushWork(_)
-            | session::Command::ClaimWork(_)
-            | session::Command::CancelWork(_)
-            | session::Command::PushInput(_)
-            | session::Command::ClaimInputs(_)
-            | session::Command::CancelInputs(_)
-            | session::Command::CancelInputsFrom(_)
-            | session::Command::NoteAttachment(_)
-            | session::Command::CommitAttachments(_)
-            | session::Command::ForgetAttachment(_) => false,
-        },
+        Action::Session(session) => is_safe_to_repeat_in_session(session),
         // A late repetition must not undo what another administrator did in between.
         Action::Access(_) | Action::Cluster(_) | Action::Composite(_) => false,
+    }
+}
+
+fn is_safe_to_repeat_in_session(command: &session::Command) -> bool {
+    match command {
+        session::Command::Open(_)
+        | session::Command::PutBlobs(_)
+        | session::Command::RenewWork(_)
+        | session::Command::AbandonWork(_)
+        | session::Command::AbandonInputs(_) => true,
+        session::Command::Commit(commit) => commit.turn.is_some(),
+        // What another did in between, or what was done and gone, must not come back.
+        session::Command::Delete(_)
+        | session::Command::PutNote(_)
+        | session::Command::StageNodes(_)
+        | session::Command::Tombstone(_)
+        | session::Command::Vacuum(_)
+        | session::Command::Collect(_)
+        | session::Command::PushWork(_)
+        | session::Command::ClaimWork(_)
+        | session::Command::CancelWork(_)
+        | session::Command::PushInput(_)
+        | session::Command::ClaimInputs(_)
+        | session::Command::CancelInputs(_)
+        | session::Command::CancelInputsFrom(_)
+        | session::Command::NoteAttachment(_)
+        | session::Command::CommitAttachments(_)
+        | session::Command::ForgetAttachment(_) => false,
     }
 }
 

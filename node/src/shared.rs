@@ -362,9 +362,7 @@ impl Shared {
     }
 
     pub async fn start_core(self: &Arc<Self>, identity: Identity) -> Result<(), StartError> {
-        let lagged = self.metrics.recorded().watches_lagged.clone();
-        let hub = Hub::new(0, self.config.limits.watches).counting(lagged);
-        let hub = Arc::new(hub);
+        let hub = self.hub();
         let storage = self.open_storage(&hub).await?;
         let state = storage.state.reader();
         upgrade::check_own(&self.config.node, state.version().version)?;
@@ -374,29 +372,19 @@ impl Shared {
         let stores = Arc::new(storage.handles());
         let log_failure = storage.log.failure();
 
-        let connector = self
-            .tls
-            .as_ref()
-            .map_or_else(Connector::plain, Tls::connector);
+        let tls = self.tls.as_ref();
+        let connector = tls.map_or_else(Connector::plain, Tls::connector);
         let peers = Peers::new(identity.cluster_id.clone(), identity.node_id, connector);
         let config = self.config.raft_config(&identity.cluster_id).validate();
         let config = Arc::new(config.map_err(|error| StartError::Raft(error.to_string()))?);
-        let network = Arc::clone(&peers);
-        let raft = Raft::new(
-            identity.node_id,
-            config,
-            network,
-            storage.log,
-            storage.state,
-        )
-        .await;
+        let (id, network) = (identity.node_id, Arc::clone(&peers));
+        let raft = Raft::new(id, config, network, storage.log, storage.state).await;
         let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
 
         let limits = &self.config.limits;
         let lease = Duration::from_millis(self.config.raft.election_max_ms);
         let clock = Arc::new(ClusterClock::new(clock::System, lease));
-        let admission = Admission::new(limits.commands_in_flight, limits.bytes_in_flight);
-        let read_admission = Admission::new(limits.commands_in_flight, limits.bytes_in_flight);
+        let admission = || Admission::new(limits.commands_in_flight, limits.bytes_in_flight);
         let reads = ReadContext {
             raft: raft.clone(),
             peers: Arc::clone(&peers),
@@ -408,7 +396,7 @@ impl Shared {
             raft.clone(),
             Arc::clone(&clock),
             state.clone(),
-            admission,
+            admission(),
             Arc::clone(&self.metrics),
             Arc::default(),
         );
@@ -427,7 +415,7 @@ impl Shared {
             clock,
             metrics: Arc::clone(&self.metrics),
             proposer,
-            reader: Reader::start(reads.clone(), read_admission),
+            reader: Reader::start(reads.clone(), admission()),
             reads,
             stores,
             snapshots: self.snapshots.clone(),
@@ -439,6 +427,11 @@ impl Shared {
         self.health.send_replace(Health::Running);
         *self.core.write().unwrap_or_else(PoisonError::into_inner) = Some(core);
         Ok(())
+    }
+
+    fn hub(&self) -> Arc<Hub> {
+        let lagged = self.metrics.recorded().watches_lagged.clone();
+        Arc::new(Hub::new(0, self.config.limits.watches).counting(lagged))
     }
 
     /// Opens the stores on a thread that may block: a million rows take a second.

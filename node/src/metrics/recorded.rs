@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use quorate_statemachine::notice::Notice;
-use quorate_statemachine::{cluster, codec, lease, lock, process, queue, session};
+use quorate_statemachine::{access, cluster, codec, lease, lock, process, queue, session};
 
 use super::book::{Book, One, Timings, Two, long_seconds, seconds, short_seconds};
 use crate::storage::StateChange;
@@ -65,6 +65,7 @@ static NAMES: LazyLock<HashMap<u16, &'static str>> = LazyLock::new(|| {
         process::Command::TAGS,
         session::Command::TAGS,
         cluster::Command::TAGS,
+        access::Command::TAGS,
     ];
     nouns.into_iter().flatten().copied().collect()
 });
