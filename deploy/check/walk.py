@@ -79,6 +79,9 @@ class Shell:
 
     def run(self, command, code):
         """What the command printed, and its exit code; it sees `code` as that of the last one."""
+        signal.signal(signal.SIGALRM, lambda *_: sys.exit(
+            "\n".join([f"$ {command}", f"-- did not end within {PATIENCE_S} s; printed"] + printed)))
+        printed = []
         line = f"(exit {code})\n{command}\nstatus=$?; printf '\\n%s %s\\n' '{self.end}' $status\n"
         self.bash.stdin.write(line)
         self.bash.stdin.flush()
@@ -149,13 +152,8 @@ def walk(document, binary):
     print(f"{document}: {commands} commands do what it shows")
 
 
-def too_long(*_):
-    sys.exit(f"a command did not end within {PATIENCE_S} s")
-
-
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    signal.signal(signal.SIGALRM, too_long)
     for each in sys.argv[2:]:
         walk(each, sys.argv[1])

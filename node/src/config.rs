@@ -373,9 +373,9 @@ impl Config {
         )?;
         let bytes_min = quorate_statemachine::limits::COMMAND_BYTES_MAX;
         check(
-            self.limits.bytes_in_flight * 7 / 8 >= bytes_min,
+            self.limits.bytes_in_flight - self.limits.bytes_in_flight / 8 >= bytes_min,
             "limits.bytes_in_flight",
-            &format!("at least 8/7 of {bytes_min}, one command"),
+            &format!("at least {bytes_min}, one command, and a seventh more"),
             self.limits.bytes_in_flight,
         )?;
         check(

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_client::statemachine::queue::Outcome;
 use quorate_client::{Client, ClientError};
@@ -27,7 +27,8 @@ async fn push(client: &Client) -> Result<(), ClientError> {
 /// Waits until a push is answered as wanted; the node looks once a second.
 async fn until_push(client: &Client, wanted: &str) -> Option<ClientError> {
     let impatient = client.clone().with_timeout(Duration::from_millis(300));
-    for _ in 0..1_000 {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < patience {
         let outcome = push(&impatient).await;
         let word = outcome.as_ref().map_or_else(ClientError::code, |()| "done");
         if word == wanted {

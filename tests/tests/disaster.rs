@@ -82,7 +82,7 @@ async fn grow(
         node.start()?;
         let listen = &node.config().listen;
         let addresses = ["--peer", &listen.peer, "--client", &listen.client];
-        let add = [&["member", "add", name], &addresses[..], &["--promote"]].concat();
+        let add = [&["member", "add", name], &addresses[..]].concat();
         until("the node to be added", PATIENCE, async || {
             printed(&quorate(first.client_addr(), &add).await?).map(Some)
         })

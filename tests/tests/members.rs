@@ -294,6 +294,8 @@ async fn a_replacement_without_a_quorum_is_refused() -> Result<()> {
         }
         cluster.leader().await?;
         ensure!(voters(cluster).await?.len() == 3, "the voters are others");
+        // It belongs to no cluster and has no digest.
+        cluster.nodes[new].kill()?;
         cluster.digests_agree().await
     })
     .await
