@@ -11,7 +11,9 @@ base=$((11000 + RANDOM % 1900 * 10))
 declare -a pids=(0 0 0)
 finish() {
     status=$?
-    for pid in "${pids[@]}"; do [ "$pid" = 0 ] || kill -9 "$pid" 2>/dev/null || true; done
+    for pid in "${pids[@]}"; do
+        [ "$pid" = 0 ] || { kill -9 "$pid" && wait "$pid"; } 2>/dev/null || true
+    done
     [ "$status" = 0 ] || tail -n 15 "$dir"/n?.log >&2 || true
     rm -rf "$dir"
 }
@@ -35,11 +37,11 @@ soon() {
 }
 ready() { curl -sf "http://$(addr "$1" 2)/readyz"; }
 # say ENDPOINTS ARGS...: the new program is the client of both builds.
-say() { "$new" "${@:2}" --endpoints "$1" --timeout 20s; }
+say() { "$new" --endpoints "$1" --timeout 20s "${@:2}"; }
 
 round=0
 works() {
-    local at item
+    local at item node
     round=$((round + 1))
     for node in 0 1 2; do
         at=$(addr "$node" 0)
@@ -64,13 +66,13 @@ for node in 1 2; do
     soon ready "$node"
 done
 say "$all" lease claim kept --owner mixed --ttl 60m >/dev/null
-token() { say "$1" lease get kept -o json | grep -o '"token":[^,}]*'; }
+token() { say "$1" lease get kept -o json | grep -o '"fencing_token":[^,}]*'; }
 kept=$(token "$all")
 works
 echo "three members of the old build work"
 for node in 0 1 2; do
     ! say "$all" upgrade hold >"$dir/last" 2>&1 || { echo "a new command was taken" >&2; exit 1; }
-    grep -q "needs cluster version" "$dir/last" || { cat "$dir/last" >&2; exit 1; }
+    grep -q -e "needs cluster version" -e "is unknown to this build" "$dir/last" || { cat "$dir/last" >&2; exit 1; }
     kill "${pids[node]}"
     tail --pid="${pids[node]}" -f /dev/null
     start "$new" "$node"
