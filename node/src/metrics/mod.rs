@@ -1,7 +1,7 @@
 //! Metrics of a node, as Prometheus reads them from `/metrics`.
 //!
-//! Some are recorded while the node works ([`recorded`]), the others are looked at when somebody
-//! asks ([`sampled`], [`process`]). No label holds a key, a name of a client, or anything else that
+//! Some are recorded while the node works (`recorded`), the others are looked at when somebody
+//! asks (`sampled`, `process`). No label holds a key, a name of a client, or anything else that
 //! callers choose. `docs/reference/metrics.md` is written from the same list.
 
 mod book;

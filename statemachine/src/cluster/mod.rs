@@ -31,7 +31,7 @@ pub struct Found {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocateNodeId {}
 
-/// Lets the cluster use the commands of a higher [version](crate::version). Only a leader that has
+/// Lets the cluster use the commands of a higher [version]. Only a leader that has
 /// asked every member proposes it. Answers the version afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetVersion {
