@@ -1,0 +1,158 @@
+//! How a node becomes a member: as the founder of a cluster, or because a member takes it in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_rpc::{NodeError, v1};
+
+use super::Shared;
+use crate::core::Core;
+use crate::node::StartError;
+use crate::propose::stopped;
+use crate::storage::Identity;
+use crate::upgrade;
+
+/// The founder's id; ids handed out later are higher.
+const FOUNDER: u64 = 1;
+
+/// The name of a founder that was given none.
+const FOUNDER_NAME: &str = "node-1";
+
+/// How long a founder waits for its own first commit.
+const FOUND_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Shared {
+    /// Gives an empty directory the identity of a new cluster's founder.
+    pub async fn found(&self) -> Result<Identity, StartError> {
+        let identity = Identity {
+            cluster_id: uuid::Uuid::now_v7().to_string(),
+            node_id: FOUNDER,
+            name: match self.member.name.as_str() {
+                "" => FOUNDER_NAME.to_owned(),
+                name => name.to_owned(),
+            },
+        };
+        let mut data = self.data.lock().await;
+        if let Some(data) = data.as_mut() {
+            data.set_identity(identity.clone())?;
+        }
+        Ok(identity)
+    }
+
+    /// Founds a new cluster of this node because an operator asks for it. One that has a cluster
+    /// refuses: it must never be a founder twice.
+    pub async fn found_cluster(self: &Arc<Self>) -> Result<Identity, NodeError> {
+        let failed = |error: StartError| NodeError::Stopped {
+            message: error.to_string(),
+        };
+        let known = match self.data.lock().await.as_ref() {
+            Some(data) => data.identity().cloned(),
+            None => return Err(stopped()),
+        };
+        if let Some(identity) = known {
+            return Err(NodeError::Unsafe {
+                message: format!("this node belongs to a cluster already: it is {identity}"),
+            });
+        }
+        let identity = self.found().await.map_err(failed)?;
+        self.start_core(identity.clone()).await.map_err(failed)?;
+        let core = self.core()?;
+        self.initialize(&core).await.map_err(failed)?;
+        Ok(identity)
+    }
+
+    /// A member gives this node its id. Answers the id that it has, now or from an earlier time in
+    /// the same cluster.
+    pub async fn invited(self: &Arc<Self>, invite: v1::InviteRequest) -> Result<u64, NodeError> {
+        let mut guard = self.data.lock().await;
+        let data = guard.as_mut().ok_or_else(stopped)?;
+        if let Some(identity) = data.identity() {
+            if identity.cluster_id == invite.cluster_id {
+                return Ok(identity.node_id);
+            }
+            return Err(NodeError::WrongCluster {
+                expected: format!("cluster {}", invite.cluster_id),
+                actual: format!("{identity}; start the node on an empty directory to add it"),
+            });
+        }
+        upgrade::check_cluster(&self.config.node, invite.cluster_version)?;
+        if !self.member.name.is_empty() && self.member.name != invite.name {
+            return Err(NodeError::Unsafe {
+                message: format!(
+                    "the node is configured as {:?} (node.name) and cannot be added as {:?}; add \
+                     it under its own name, or change the name and start it again",
+                    self.member.name, invite.name
+                ),
+            });
+        }
+        let identity = Identity {
+            cluster_id: invite.cluster_id,
+            node_id: invite.node_id,
+            name: invite.name,
+        };
+        let failed = |error: StartError| NodeError::Stopped {
+            message: error.to_string(),
+        };
+        data.set_identity(identity.clone())
+            .map_err(|error| failed(error.into()))?;
+        drop(guard);
+        let node_id = identity.node_id;
+        self.start_core(identity).await.map_err(failed)?;
+        Ok(node_id)
+    }
+
+    /// Makes the founder the one voter of its cluster, unless it is already.
+    pub async fn initialize(&self, core: &Core) -> Result<(), StartError> {
+        let failed = |error: String| StartError::Raft(error);
+        let initialized = core.raft.is_initialized().await;
+        if initialized.map_err(|error| failed(error.to_string()))? {
+            return lead_alone(core).await;
+        }
+        if core.identity.node_id != FOUNDER {
+            return Ok(());
+        }
+        let members = BTreeMap::from([(FOUNDER, core.member.clone())]);
+        let made = core.raft.initialize(members).await;
+        made.map_err(|error| failed(error.to_string()))?;
+        let leads = core
+            .raft
+            .wait(Some(FOUND_TIMEOUT))
+            .current_leader(FOUNDER, "found")
+            .await;
+        leads.map_err(|error| failed(error.to_string()))?;
+        let deadline = tokio::time::Instant::now() + FOUND_TIMEOUT;
+        loop {
+            match core.found(deadline).await {
+                Ok(()) => return Ok(()),
+                // A new leader takes nothing until its first heartbeat round is done.
+                Err(error @ NodeError::Unavailable { .. }) => {
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(failed(error.to_string()));
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => return Err(failed(error.to_string())),
+            }
+        }
+    }
+}
+
+/// The one voter of a cluster has nobody to wait for: it stands for election at once, so that a
+/// node that has started takes work.
+async fn lead_alone(core: &Core) -> Result<(), StartError> {
+    let own = core.identity.node_id;
+    if core.raft.voter_ids().ne([own]) {
+        return Ok(());
+    }
+    let stood = core.raft.trigger().elect(false).await;
+    stood.map_err(|error| StartError::Raft(error.to_string()))?;
+    let leads = core
+        .raft
+        .wait(Some(FOUND_TIMEOUT))
+        .current_leader(own, "alone")
+        .await;
+    leads
+        .map(drop)
+        .map_err(|error| StartError::Raft(error.to_string()))
+}

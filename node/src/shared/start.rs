@@ -1,0 +1,220 @@
+//! How the core of a member is put together, and the tasks that run beside it.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver;
+use quorate_rpc::tls::Connector;
+use quorate_rpc::v1;
+use tokio::sync::watch;
+
+use super::Shared;
+use crate::admission::Admission;
+use crate::clock::{self, ClusterClock};
+use crate::core::Core;
+use crate::membership::{administer_anywhere, leader_of};
+use crate::network::Peers;
+use crate::node::{Health, StartError};
+use crate::notices::Hub;
+use crate::propose::Proposer;
+use crate::raft::{Member, Raft};
+use crate::read::{ReadContext, Reader};
+use crate::storage::{Identity, StateChange, Storage, StorageOptions};
+use crate::tls::Tls;
+use crate::{room, steward, ticker, upgrade};
+
+impl Shared {
+    /// Opens the stores and starts Raft and all that belongs to a member.
+    pub async fn start_core(self: &Arc<Self>, identity: Identity) -> Result<(), StartError> {
+        let hub = self.hub();
+        let storage = self.open_storage(&hub).await?;
+        let state = storage.state.reader();
+        upgrade::check_own(&self.config.node, state.version().version)?;
+        hub.observe(StateChange::Replaced {
+            index: state.applied().map_or(0, |id| id.index),
+        });
+        let stores = Arc::new(storage.handles());
+        let log_failure = storage.log.failure();
+
+        let tls = self.tls.as_ref();
+        let connector = tls.map_or_else(Connector::plain, Tls::connector);
+        let peers = Peers::new(identity.cluster_id.clone(), identity.node_id, connector);
+        let config = self.config.raft_config(&identity.cluster_id).validate();
+        let config = Arc::new(config.map_err(|error| StartError::Raft(error.to_string()))?);
+        let (id, network) = (identity.node_id, Arc::clone(&peers));
+        let raft = Raft::new(id, config, network, storage.log, storage.state).await;
+        let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+
+        let limits = &self.config.limits;
+        let lease = Duration::from_millis(self.config.raft.election_max_ms);
+        let clock = Arc::new(ClusterClock::new(clock::System, lease));
+        let admission = || Admission::new(limits.commands_in_flight, limits.bytes_in_flight);
+        let reads = ReadContext {
+            raft: raft.clone(),
+            peers: Arc::clone(&peers),
+            clock: Arc::clone(&clock),
+            state: state.clone(),
+            applied: hub.applied(),
+        };
+        let proposer = Proposer::start(
+            raft.clone(),
+            Arc::clone(&clock),
+            state.clone(),
+            admission(),
+            Arc::clone(&self.metrics),
+            Arc::default(),
+        );
+        let member = Member {
+            name: identity.name.clone(),
+            ..self.member.clone()
+        };
+        let core = Arc::new(Core {
+            identity,
+            member,
+            known_version: self.config.node.known_version(),
+            raft,
+            state,
+            hub,
+            peers,
+            clock,
+            metrics: Arc::clone(&self.metrics),
+            proposer,
+            reader: Reader::start(reads.clone(), admission()),
+            reads,
+            stores,
+            snapshots: self.snapshots.clone(),
+            started: Instant::now(),
+            changing: tokio::sync::Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        self.run_tasks(&core, log_failure);
+        self.health.send_replace(Health::Running);
+        *self.core.write().unwrap_or_else(PoisonError::into_inner) = Some(core);
+        Ok(())
+    }
+
+    fn hub(&self) -> Arc<Hub> {
+        let lagged = self.metrics.recorded().watches_lagged.clone();
+        Arc::new(Hub::new(0, self.config.limits.watches).counting(lagged))
+    }
+
+    /// Opens the stores on a thread that may block: a million rows take a second.
+    async fn open_storage(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<Storage, StartError> {
+        let (shared, hub) = (Arc::clone(self), Arc::clone(hub));
+        let opened = tokio::task::spawn_blocking(move || {
+            let data = shared.data.blocking_lock();
+            let Some(data) = data.as_ref() else {
+                return Err(StartError::Raft("the node is stopping".to_owned()));
+            };
+            let metrics = Arc::clone(&shared.metrics);
+            let mut options = StorageOptions::default();
+            options.log.meters = metrics.recorded().log.clone();
+            options.state.meters = metrics.recorded().state.clone();
+            let hook = Arc::new(move |change| {
+                metrics.recorded().observe(&change);
+                hub.observe(change);
+            });
+            Ok(Storage::open(data, &options, hook)?)
+        });
+        opened
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?
+    }
+
+    fn run_tasks(self: &Arc<Self>, core: &Arc<Core>, log: watch::Receiver<Option<String>>) {
+        self.tasks
+            .spawn(ticker::run(Arc::clone(core), self.stop.clone()));
+        let stewarded = Arc::clone(core);
+        self.spawn_until_stop(async move { steward::run(&stewarded).await });
+        let raising = Arc::clone(core);
+        self.spawn_until_stop(async move { upgrade::run(&raising).await });
+        let (shared, looking) = (Arc::clone(self), Arc::clone(core));
+        self.spawn_until_stop(async move {
+            room::run(&looking, &shared.config, shared.free_bytes, &shared.alarms).await;
+        });
+        let (shared, failed) = (Arc::clone(self), Arc::clone(core));
+        self.tasks
+            .spawn(async move { shared.watch_failure(&failed, log).await });
+        let core = Arc::clone(core);
+        self.spawn_until_stop(async move { announce(&core).await });
+    }
+
+    /// Tells the host when the node has stopped because something is broken. It never ends the
+    /// host's process.
+    async fn watch_failure(&self, core: &Core, mut log: watch::Receiver<Option<String>>) {
+        let mut metrics = core.raft.metrics();
+        let mut leader = None;
+        let facts = loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                failed = log.wait_for(Option::is_some) => {
+                    if let Ok(facts) = failed {
+                        break facts.clone().unwrap_or_default();
+                    }
+                    return;
+                }
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        break "raft has ended".to_owned();
+                    }
+                    let metrics = metrics.borrow_watched();
+                    if let Err(fatal) = &metrics.running_state {
+                        break fatal.to_string();
+                    }
+                    if metrics.current_leader != leader {
+                        leader = metrics.current_leader;
+                        self.metrics.recorded().leader_changes.inc();
+                    }
+                }
+            }
+        };
+        if self.stop.is_cancelled() {
+            return;
+        }
+        tracing::error!(facts, "this node has stopped");
+        self.health.send_replace(Health::Failed(facts));
+    }
+}
+
+/// How long a node waits before it tells its addresses again.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+
+/// Tells the cluster this node's addresses when they are others than the membership says.
+async fn announce(core: &Core) {
+    let mut metrics = core.raft.metrics();
+    loop {
+        let known = {
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            membership.get_node(&core.identity.node_id).cloned()
+        };
+        if known
+            .as_ref()
+            .is_some_and(|known| known.is_at(&core.member))
+        {
+            return;
+        }
+        if known.is_some() && leader_of(&core.raft).is_some() {
+            let own = v1::Member {
+                id: core.identity.node_id,
+                name: core.member.name.clone(),
+                peer_addr: core.member.peer_addr.clone(),
+                client_addr: core.member.client_addr.clone(),
+                http_addr: core.member.http_addr.clone(),
+                ..v1::Member::default()
+            };
+            let request = v1::administer_request::Request::Announce(own);
+            match administer_anywhere(core, request).await {
+                Ok(_) => {
+                    tracing::info!(member = %core.member, "told the cluster where this node is")
+                }
+                Err(error) => tracing::debug!(%error, "could not tell where this node is"),
+            }
+            // It takes a while until what was told comes back through the log.
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
