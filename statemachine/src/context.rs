@@ -19,7 +19,7 @@ pub struct Context<'a> {
     /// The sweep before the command may have left something that is due.
     pub overdue: bool,
     /// What whoever asked for the command may do.
-    pub rights: &'a Rights,
+    pub rights: &'a Rights<'a>,
 }
 
 impl Context<'_> {

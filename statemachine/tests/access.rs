@@ -68,7 +68,7 @@ impl Controlled {
         self.done(PutUser { user }.into(), Principal::Cluster);
     }
 
-    fn rights(&self, principal: Principal<'_>) -> Rights {
+    fn rights<'p>(&self, principal: Principal<'p>) -> Rights<'p> {
         Rights::in_view(&self.view, principal).expect("the state is whole")
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn finish(tx: &mut Transaction<'_>, ctx: &Context) -> Result<(), Fail
     if row.enabled && !has_administrator(tx)? {
         return Err(Failure::Refused(Refusal::Conflict {
             subject: Subject::User,
-            name: ctx.rights.principal().to_owned(),
+            name: ctx.rights.principal().to_string(),
             problem: "no administrator would be left who can come back at any time; first give \
                       another user a role with all rights, and a certificate or a token without \
                       an end"

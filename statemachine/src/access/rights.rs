@@ -12,28 +12,25 @@ use crate::view::View;
 
 /// The rights of a principal, read once for an entry, a query or a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rights {
-    principal: String,
-    /// Whether that is a name that was proved, and not words for somebody without one.
-    named: bool,
+pub struct Rights<'p> {
+    principal: Principal<'p>,
     /// None: everything, because access is not controlled or the cluster itself asks.
     rules: Option<Vec<Rule>>,
 }
 
-impl Rights {
+impl<'p> Rights<'p> {
     /// What the rows of a view allow.
-    pub fn in_view(view: &dyn View, principal: Principal<'_>) -> Result<Self, Broken> {
+    pub fn in_view(view: &dyn View, principal: Principal<'p>) -> Result<Self, Broken> {
         Self::of(&mut Transaction::new(view), principal)
     }
 
-    pub(crate) fn of(tx: &mut Transaction<'_>, principal: Principal<'_>) -> Result<Self, Broken> {
+    pub(crate) fn of(tx: &mut Transaction<'_>, principal: Principal<'p>) -> Result<Self, Broken> {
         let controlled = tx.get(&access_key())?.is_some_and(|row| row.enabled);
         if controlled && principal != Principal::Cluster {
             return Self::granted(tx, principal);
         }
         Ok(Self {
-            principal: principal.to_string(),
-            named: matches!(principal, Principal::Named(_)),
+            principal,
             rules: None,
         })
     }
@@ -41,7 +38,7 @@ impl Rights {
     /// What its roles allow, whether access is controlled or not.
     pub(super) fn granted(
         tx: &mut Transaction<'_>,
-        principal: Principal<'_>,
+        principal: Principal<'p>,
     ) -> Result<Self, Broken> {
         let mut rules = Vec::new();
         if let Principal::Named(name) = principal
@@ -53,20 +50,22 @@ impl Rights {
             }
         }
         Ok(Self {
-            principal: principal.to_string(),
-            named: matches!(principal, Principal::Named(_)),
+            principal,
             rules: Some(rules),
         })
     }
 
     /// Whose rights these are.
-    pub(super) fn principal(&self) -> &str {
-        &self.principal
+    pub(super) fn principal(&self) -> Principal<'p> {
+        self.principal
     }
 
     /// The name that was proved, if any was.
     pub(super) fn name(&self) -> Option<&str> {
-        self.named.then_some(self.principal.as_str())
+        match self.principal {
+            Principal::Named(name) => Some(name),
+            Principal::Cluster | Principal::Anonymous => None,
+        }
     }
 
     /// Whether one rule allows everything.
@@ -86,7 +85,7 @@ impl Rights {
             return Ok(());
         }
         Err(Refusal::Denied {
-            principal: self.principal.clone(),
+            principal: self.principal.to_string(),
             verb: need.verb,
             noun: need.noun,
             key: need.key.to_owned(),

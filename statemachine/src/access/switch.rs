@@ -38,7 +38,7 @@ impl Enable {
         if !administrator {
             return Err(Failure::Refused(Refusal::Conflict {
                 subject: Subject::User,
-                name: ctx.rights.principal().to_owned(),
+                name: ctx.rights.principal().to_string(),
                 problem: "only an administrator can switch access control on, so that nobody is \
                           locked out: make a user with a role that has all rights, and come back \
                           with its token or certificate"
