@@ -94,8 +94,8 @@ mod tests {
         };
         let status = NodeStatus {
             alarms: vec![Alarm {
-                kind: "quarantined".to_owned(),
-                text: "the digest differs".to_owned(),
+                kind: "disk_nearly_full".to_owned(),
+                text: "make room".to_owned(),
                 since_ms: 1_000,
             }],
             ..NodeStatus::default()
@@ -105,8 +105,8 @@ mod tests {
         captured.printer(Format::Table).list(&rows).expect("memory");
         assert_eq!(
             captured.take(),
-            "ID  NAME  ALARM        SINCE                     TEXT\n\
-             2   n2    quarantined  1970-01-01T00:00:01.000Z  the digest differs\n"
+            "ID  NAME  ALARM             SINCE                     TEXT\n\
+             2   n2    disk_nearly_full  1970-01-01T00:00:01.000Z  make room\n"
         );
     }
 }

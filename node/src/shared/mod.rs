@@ -190,8 +190,7 @@ impl Shared {
             _ => None,
         };
         let alarms = self.alarms.active();
-        let unready = alarms.iter().any(|alarm| alarm.kind.unready());
-        let healthy = failure.is_none() && !unready;
+        let healthy = failure.is_none();
         let problems = failure
             .into_iter()
             .chain(alarms.iter().map(|alarm| alarm.text.clone()));
