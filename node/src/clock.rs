@@ -1,4 +1,4 @@
-//! Cluster time: the only reader of a wall clock in the product.
+//! Cluster time: the only reader of a wall clock whose time gets into the log.
 //!
 //! A leader starts from the cluster time of the last entry it applied and moves on with its
 //! monotonic clock. It drifts towards its wall clock by at most [`SLEW_PERCENT`] of the time that

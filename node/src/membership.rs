@@ -300,8 +300,9 @@ pub async fn reach_goal(core: &Core, id: u64) -> Result<(), NodeError> {
         Goal::Stay => {}
         Goal::Replace(old) if plan.voters.contains(&old) => {
             plan.replacement(old, id)?;
-            if old == core.identity().node_id {
-                return hand_over(core, plan.best_successor(old)?).await;
+            // The only voter has nobody to hand over to; it steps down when it is out.
+            if old == core.identity().node_id && plan.voters.len() > 1 {
+                return hand_over(core, plan.best_successor(old, |_| true)?).await;
             }
             let change = ChangeMembers::Batch(vec![
                 ChangeMembers::AddVoterIds(BTreeSet::from([id])),
@@ -381,15 +382,12 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
     let plan = Plan::of(core);
     let own = core.identity().node_id;
     let to = if request.id == 0 {
-        plan.best_successor(own)?
+        plan.best_successor(own, |_| true)?
     } else {
         request.id
     };
-    plan.member(to)?;
-    if !plan.voters.contains(&to) {
-        return Err(NodeError::Unsafe {
-            message: format!("member {to} is a learner; only a voter can lead, promote it first"),
-        });
+    if to != own {
+        plan.succession(to)?;
     }
     let words = format!("member {own} hands leadership to member {to}");
     if request.dry_run || to == own {
@@ -399,7 +397,8 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
     Ok(changed(core, to, words))
 }
 
-async fn hand_over(core: &Core, to: u64) -> Result<(), NodeError> {
+/// Hands leadership to `to`, which [`Plan::succession`] allows, and waits until it leads.
+pub async fn hand_over(core: &Core, to: u64) -> Result<(), NodeError> {
     let triggered = core.raft().trigger().transfer_leader(to).await;
     triggered.map_err(|error| crate::server::fatal(&error))?;
     let moved = core

@@ -13,6 +13,11 @@ use crate::raft::{Goal, Member, Metrics};
 /// How far behind the leader's log a learner may be to become a voter. In entries.
 pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
 
+/// How far behind it a voter may be to be handed leadership. In entries: about as many as may be in
+/// flight. openraft lets a leader that hands over take nothing until another one leads, so the one
+/// it hands over to must be able to.
+const SUCCESSOR_ENTRIES: u64 = 10_000;
+
 /// A voter that has acknowledged nothing for so long does not count as alive.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -230,16 +235,40 @@ impl Plan {
         ))
     }
 
-    /// The living voter with the least lag.
-    pub fn best_successor(&self, own: u64) -> Result<u64, NodeError> {
-        let others = self
-            .voters
-            .iter()
-            .filter(|id| **id != own && self.alive.contains(id));
-        let best = others.min_by_key(|id| self.lags.get(id).copied().flatten().unwrap_or(u64::MAX));
-        best.copied().ok_or_else(|| NodeError::Unsafe {
-            message: "there is no other voter that answers".to_owned(),
+    /// The voter with the least lag, of those that may be handed leadership and are `wanted`.
+    pub fn best_successor(&self, own: u64, wanted: impl Fn(u64) -> bool) -> Result<u64, NodeError> {
+        let others = self.voters.iter().copied();
+        let able = others.filter(|id| *id != own && wanted(*id) && self.succession(*id).is_ok());
+        let best = able.min_by_key(|id| self.lags.get(id).copied().flatten());
+        best.ok_or_else(|| NodeError::Unsafe {
+            message: "there is no other voter that answers and has caught up".to_owned(),
         })
+    }
+
+    /// Whether this member may be handed leadership.
+    pub fn succession(&self, id: u64) -> Result<(), NodeError> {
+        self.member(id)?;
+        let refused = |message| Err(NodeError::Unsafe { message });
+        if !self.voters.contains(&id) {
+            return refused(format!(
+                "member {id} is a learner; only a voter can lead, promote it first"
+            ));
+        }
+        if !self.alive.contains(&id) {
+            return refused(format!(
+                "member {id} has not answered for {} s; nobody would lead until it is given up",
+                ALIVE.as_secs()
+            ));
+        }
+        let lag = self.lags.get(&id).copied().flatten();
+        if lag.is_none_or(|lag| lag > SUCCESSOR_ENTRIES) {
+            return refused(format!(
+                "member {id} is {} entries behind, who is to lead may be {SUCCESSOR_ENTRIES}; wait \
+                 until it has caught up",
+                count_of(lag)
+            ));
+        }
+        Ok(())
     }
 }
 

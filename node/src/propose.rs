@@ -207,11 +207,10 @@ impl Proposer {
 
     /// A place in flight for a command that is proposed here.
     fn enter(&self, lane: Lane, bytes: usize) -> Result<Permit, NodeError> {
-        let room = match lane {
-            Lane::Growth => self.room.check(),
-            Lane::Upkeep => Ok(()),
-        };
-        self.counted(room.and_then(|()| self.admission.admit(lane, bytes)))
+        if lane == Lane::Growth {
+            self.room.check()?;
+        }
+        self.counted(self.admission.admit(lane, bytes))
     }
 
     /// A place in flight for a command that is passed on.

@@ -2,8 +2,9 @@
 //!
 //! A store that meets a full disk fails, and its node stops. So each node looks how much is free.
 //! The leader refuses writes that grow while its own disk, or those of so many voters that the rest
-//! is no quorum, have less than the reserve. It hands over to a voter with room if there is one.
-//! What keeps or ends what there is goes on: the reserve is for that, and for compaction.
+//! is no quorum, have less than the reserve. It hands over to a voter that says it has room and has
+//! caught up, if there is one. What keeps or ends what there is goes on: the reserve is for that,
+//! and for compaction.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +12,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use quorate_rpc::{NodeError, v1};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::alarm::{AlarmKind, Alarms};
 use crate::config::Config;
 use crate::core::Core;
 use crate::membership;
+use crate::plan::Plan;
 
 /// Free bytes at which writes that grow are refused, by default: a few snapshots of small states,
 /// and minutes of upkeep.
@@ -27,6 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A disk that was short has room again when so much more than the reserve is free: a tenth of it.
 const AGAIN_PART: u64 = 10;
+
+/// Between tries to hand leadership over: each that fails costs about as long as an election.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(60);
 
 /// What a refused caller is told to wait: nothing changes before the next look.
 const RETRY_AFTER_MS: u64 = 1_000;
@@ -70,7 +75,7 @@ pub async fn run(core: &Core, config: &Config, free_bytes: FreeBytes, alarms: &A
     let reserve = config.limits.disk_reserve_bytes;
     let mut interval = tokio::time::interval(LOOK_EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut own = None;
+    let (mut own, mut handed_over) = (None, None);
     loop {
         interval.tick().await;
         let dir = config.node.data_dir.clone();
@@ -82,13 +87,16 @@ pub async fn run(core: &Core, config: &Config, free_bytes: FreeBytes, alarms: &A
         }
         tell(&core.member.name, own.as_ref(), alarms);
         let room = core.proposer().room();
-        match (&own, core.leads()) {
-            (_, false) => room.set(None),
-            (Some(short), true) => {
-                room.set(Some(short.clone()));
-                hand_over(core).await;
-            }
-            (None, true) => room.set(shortage_of_voters(core).await),
+        if own.is_some() || !core.leads() {
+            // Whoever becomes the leader refuses from its first moment on.
+            room.set(own.clone());
+        } else {
+            room.set(shortage_of_voters(core).await);
+        }
+        let rested = handed_over.is_none_or(|at: Instant| at.elapsed() >= HAND_OVER_EVERY);
+        if own.is_some() && core.leads() && rested {
+            handed_over = Some(Instant::now());
+            hand_over(core).await;
         }
     }
 }
@@ -123,26 +131,26 @@ fn tell(name: &str, short: Option<&Shortage>, alarms: &Alarms) {
     alarms.raise(AlarmKind::DiskNearlyFull, text);
 }
 
-/// The names of the other voters, and whether each says that its disk is nearly full. One that does
-/// not answer may have room.
-async fn ask_voters(core: &Core) -> Vec<(v1::Member, bool)> {
+/// The other voters, and whether each says that its disk is nearly full; none if it does not answer
+/// before the next look.
+async fn ask_voters(core: &Core) -> Vec<(v1::Member, Option<bool>)> {
     let own = core.identity().node_id;
     let members = membership::members(core.raft()).into_iter();
     let voters = members.filter(|member| member.voter && member.id != own);
     let asked = voters.map(|member| async move {
-        let build = core
-            .peers
-            .describe_build(member.id, &member.peer_addr)
-            .await;
-        let short = build.is_ok_and(|build| build.disk_nearly_full);
-        (member, short)
+        let asking = core.peers.describe_build(member.id, &member.peer_addr);
+        let answer = tokio::time::timeout(LOOK_EVERY, asking).await;
+        let short = answer.ok().and_then(Result::ok);
+        (member, short.map(|build| build.disk_nearly_full))
     });
     join_all(asked).await
 }
 
+/// Who does not answer may have room.
 async fn shortage_of_voters(core: &Core) -> Option<Shortage> {
     let others = ask_voters(core).await;
-    let (voters, short) = (others.len() + 1, others.iter().filter(|(_, short)| *short));
+    let short = others.iter().filter(|(_, short)| *short == Some(true));
+    let voters = others.len() + 1;
     let (quorum, with_room) = (voters / 2 + 1, voters - short.count());
     (with_room < quorum).then(|| Shortage {
         what: "voters with free space on their disks, for a write that grows the state".to_owned(),
@@ -151,17 +159,17 @@ async fn shortage_of_voters(core: &Core) -> Option<Shortage> {
     })
 }
 
-/// Leadership goes to a voter with room, if there is one.
+/// Leadership goes to a voter that says it has room, if one can take it.
 async fn hand_over(core: &Core) {
     let others = ask_voters(core).await;
-    let Some((to, _)) = others.into_iter().find(|(_, short)| !short) else {
+    let roomy = others.iter().filter(|(_, short)| *short == Some(false));
+    let roomy: Vec<u64> = roomy.map(|(member, _)| member.id).collect();
+    let own = core.identity().node_id;
+    let Ok(to) = Plan::of(core).best_successor(own, |id| roomy.contains(&id)) else {
         return;
     };
-    tracing::warn!(
-        to = to.name,
-        "the disk is nearly full: handing leadership over"
-    );
-    if let Err(error) = core.raft().trigger().transfer_leader(to.id).await {
+    tracing::warn!(to, "the disk is nearly full: handing leadership over");
+    if let Err(error) = membership::hand_over(core, to).await {
         tracing::warn!(%error, "leadership was not handed over");
     }
 }

@@ -26,22 +26,26 @@ const STABLE: Duration = Duration::from_millis(500);
 pub async fn run(core: &Core) {
     let mut interval = tokio::time::interval(LOOK_EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen = Seen::default();
+    let (mut seen, mut words) = (Seen::default(), String::new());
     loop {
         interval.tick().await;
-        let metrics = core.raft().metrics().borrow_watched().clone();
-        let Some(task) = seen.look(&metrics, Instant::now()) else {
+        let task = seen.look(&core.raft().metrics().borrow_watched(), Instant::now());
+        let Some(task) = task else {
             continue;
         };
         let done = match task {
             Task::Finish => finish_change(core).await,
             Task::Reach(id) => reach_goal(core, id).await,
         };
-        if let Err(error) = done {
-            tracing::info!(%error, ?task, "a change of membership has to wait");
+        let Err(error) = done else {
+            seen = Seen::default();
+            continue;
+        };
+        if words != error.to_string() {
+            words = error.to_string();
+            tracing::info!(words, ?task, "a change of membership has to wait");
         }
-        // Whoever leads now looks afresh, and what failed is not tried again at once.
-        seen = Seen::default();
+        seen.put_back(task, Instant::now());
     }
 }
 
@@ -84,6 +88,16 @@ impl Seen {
         let mut stable = self.kept_up.iter();
         let (id, _) = stable.find(|(_, since)| now - **since >= STABLE)?;
         Some(Task::Reach(*id))
+    }
+}
+
+impl Seen {
+    /// What failed is not tried again at once, and others get their turn.
+    fn put_back(&mut self, task: Task, now: Instant) {
+        match task {
+            Task::Finish => self.half_done = Some(now),
+            Task::Reach(id) => drop(self.kept_up.insert(id, now)),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use rustls::{
 use crate::alarm::{AlarmKind, Alarms};
 use crate::config::{ClientCertificate, Config, TlsSection};
 
-const DAY_SECS: u64 = 86_400;
+const DAY_SECS: i64 = 86_400;
 
 /// Hosts of the members, as far as this node knows them.
 type Members = Box<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -48,6 +48,8 @@ struct Current {
 
 /// When a certificate in a file ends.
 struct End {
+    /// Of a certificate that this node shows.
+    own: bool,
     path: PathBuf,
     names: Names,
     not_after: i64,
@@ -159,8 +161,8 @@ impl Tls {
     fn tell_ends(&self, alarms: &Alarms) {
         let current = self.current();
         let now = unix_now();
-        let soon = self.section.expiring_days.saturating_mul(DAY_SECS);
-        let soon = now.saturating_add_unsigned(soon);
+        let days = i64::try_from(self.section.expiring_days).unwrap_or(i64::MAX);
+        let soon = now.saturating_add(days.saturating_mul(DAY_SECS));
         let ending = current.ends.iter().filter(|end| end.not_after < soon);
         let texts: Vec<String> = ending.map(|end| end.told(now)).collect();
         match texts.is_empty() {
@@ -199,10 +201,11 @@ impl Current {
         })
     }
 
-    /// Refuses a certificate that has ended: the one in use may still hold.
+    /// Refuses a certificate of this node that has ended: the one in use may still hold. An authority
+    /// that has ended proves nobody, and does no harm beside others.
     fn not_over(self) -> Result<Self, TlsError> {
         let now = unix_now();
-        let over = self.ends.iter().find(|end| end.not_after <= now);
+        let over = self.ends.iter().find(|end| end.own && end.not_after <= now);
         match over {
             None => Ok(self),
             Some(end) => Err(TlsError::Bad {
@@ -216,7 +219,7 @@ impl Current {
 
 impl End {
     fn told(&self, now: i64) -> String {
-        let days = (self.not_after - now).div_euclid(86_400);
+        let days = (self.not_after - now).div_euclid(DAY_SECS);
         let when = match days {
             ..0 => "has ended".to_owned(),
             0 => "ends within a day".to_owned(),
@@ -247,7 +250,8 @@ fn contents(section: &TlsSection) -> Vec<Vec<u8>> {
 /// When the certificates of this node end, and those of the authorities.
 fn ends(section: &TlsSection) -> Result<Vec<End>, TlsError> {
     let (cert, _, ca) = section.peer_files();
-    let mut files: Vec<&Path> = vec![&section.cert, cert, &section.ca, ca];
+    let own: [&Path; 2] = [&section.cert, cert];
+    let mut files = vec![own[0], own[1], &section.ca, ca];
     files.sort_unstable();
     files.dedup();
     let mut ends = Vec::new();
@@ -259,6 +263,7 @@ fn ends(section: &TlsSection) -> Result<Vec<End>, TlsError> {
                 problem,
             })?;
             ends.push(End {
+                own: own.contains(&path),
                 path: path.to_owned(),
                 names: read.names,
                 not_after: read.not_after,

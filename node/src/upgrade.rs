@@ -142,10 +142,10 @@ async fn ask_all(core: &Core, now: u32) -> (u32, Vec<String>) {
         if member.id == own {
             return core.known_version;
         }
-        let build = core.peers.describe_build(member.id, &member.peer_addr);
-        match build.await {
-            Ok(build) => build.command_version,
-            Err(_) => version::FIRST,
+        let asking = core.peers.describe_build(member.id, &member.peer_addr);
+        match tokio::time::timeout(LOOK_EVERY, asking).await {
+            Ok(Ok(build)) => build.command_version,
+            Ok(Err(_)) | Err(_) => version::FIRST,
         }
     });
     let known = join_all(asked).await;

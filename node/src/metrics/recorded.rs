@@ -1,7 +1,8 @@
 //! What is counted and timed while the node works.
 //!
-//! Recording costs an atomic addition, or for a histogram a short lock. The state machine records
-//! nothing: what it did is counted from its notices.
+//! Recording costs an atomic addition, or for a histogram and what has labels a lookup and a short
+//! lock: once an entry and once an answer. The state machine records nothing: what it did is counted
+//! from its notices.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

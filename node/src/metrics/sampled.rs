@@ -216,12 +216,16 @@ impl RaftGauges {
                 self.peer_silence.get_or_create(&peer(*id)).set(silence);
             }
         }
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let ahead = wall.as_secs_f64() - core.cluster_now().0 as f64 / 1e3;
-        self.skew.set(if leads { ahead } else { 0.0 });
+        self.skew
+            .set(if leads { ahead_of_cluster(core) } else { 0.0 });
     }
+}
+
+/// Seconds of this node's wall clock ahead of cluster time. Of a leader alone: asking for the
+/// leader's time is what makes its clock the cluster's.
+fn ahead_of_cluster(core: &Core) -> f64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+    wall.unwrap_or_default().as_secs_f64() - core.cluster_now().0 as f64 / 1e3
 }
 
 impl Contents {
