@@ -218,9 +218,11 @@ impl Admin {
         &self,
         ask: impl AsyncFn(Cluster) -> Result<Response<R>, Status>,
     ) -> Result<R, ClientError> {
-        let mut failures = Failures::new(Instant::now() + self.timeout);
+        let deadline = Instant::now() + self.timeout;
+        let mut failures = Failures::new(deadline);
         loop {
-            match self.call(&ask).await {
+            let left = || deadline.saturating_duration_since(Instant::now());
+            match self.ask_each(left, &ask).await {
                 Err(ClientError::Node(error)) if !error.may_have_happened() => {
                     failures.wait_after(error).await?;
                 }
@@ -234,14 +236,24 @@ impl Admin {
         &self,
         ask: impl AsyncFn(Cluster) -> Result<Response<R>, Status>,
     ) -> Result<R, ClientError> {
+        self.ask_each(|| self.timeout, &ask).await
+    }
+
+    /// The same, with so much time for each endpoint.
+    async fn ask_each<R>(
+        &self,
+        time: impl Fn() -> Duration,
+        ask: &impl AsyncFn(Cluster) -> Result<Response<R>, Status>,
+    ) -> Result<R, ClientError> {
         let mut last: NodeError =
             InvalidArgument::new("endpoints", "must not be empty", "1 or more", "0").into();
         for address in &self.endpoints {
-            let error = match timeout(self.timeout, self.ask_one(address, &ask)).await {
+            let time = time();
+            let error = match timeout(time, self.ask_one(address, ask)).await {
                 Ok(Ok(reply)) => return Ok(reply),
                 Ok(Err(error)) => error,
                 Err(_) => NodeError::DeadlineExceeded {
-                    message: format!("no answer from {address} in {:?}", self.timeout),
+                    message: format!("no answer from {address} in {time:?}"),
                 },
             };
             let elsewhere = error.is_passing() && !error.may_have_happened();

@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_client::{Executed, WatchEvent, WatchWhat};
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{Name, Timestamp, cluster, version};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::ClusterClock;
 use crate::membership::leader_of;
@@ -35,6 +35,8 @@ pub struct Core {
     pub(crate) proposer: Proposer,
     pub(crate) reader: Reader,
     pub(crate) reads: ReadContext,
+    /// Places for snapshots that are saved: each keeps a checkpoint on the disk and a thread.
+    pub(crate) saves: Arc<Semaphore>,
     pub(crate) stores: Arc<OpenStores>,
     pub(crate) snapshots: std::path::PathBuf,
     pub(crate) started: Instant,

@@ -11,12 +11,11 @@ use quorate_client::{
 };
 use quorate_rpc::NodeError;
 use quorate_statemachine::Query;
-use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::origin::Caller;
-use crate::propose::{Submission, too_late};
-use crate::respond::Responder;
+use crate::propose::Submission;
+use crate::respond;
 use crate::shared::Shared;
 
 /// Carries a client's commands and queries to a node in this process, which passes on to the leader
@@ -38,21 +37,17 @@ impl Embedded {
         command: Bytes,
         options: ExecuteOptions,
     ) -> Result<Executed, NodeError> {
-        let (tx, rx) = oneshot::channel();
-        self.shared.core()?.submit(Submission {
-            command,
-            origin: self.caller.clone().into(),
-            deadline: options.deadline,
-            allow_zero_ttl: options.allow_zero_ttl,
-            responder: Responder::Call(tx),
-        });
-        match tokio::time::timeout_at(options.deadline, rx).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(NodeError::OutcomeUnknown {
-                message: "the node stopped before there was an answer".to_owned(),
-            }),
-            Err(_) => Err(too_late()),
-        }
+        let core = self.shared.core()?;
+        let submit = |responder| {
+            core.submit(Submission {
+                command,
+                origin: self.caller.clone().into(),
+                deadline: options.deadline,
+                allow_zero_ttl: options.allow_zero_ttl,
+                responder,
+            });
+        };
+        respond::answer_of(options.deadline, respond::command_lost, submit).await
     }
 
     async fn read_here(&self, query: Bytes, options: ReadOptions) -> Result<Answered, NodeError> {

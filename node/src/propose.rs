@@ -18,7 +18,7 @@ use quorate_statemachine::{
     Action, Command, InvalidArgument, Refusal, Reply, Response, Timestamp, lease, lock, queue,
     session,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Lane, Permit};
@@ -233,21 +233,16 @@ impl Proposer {
         deadline: Instant,
         allow_zero_ttl: bool,
     ) -> respond::Outcome<Executed> {
-        let (tx, rx) = oneshot::channel();
-        self.submit(Submission {
-            command,
-            origin,
-            deadline,
-            allow_zero_ttl,
-            responder: Responder::Call(tx),
-        });
-        match tokio::time::timeout_at(deadline, rx).await {
-            Ok(Ok(executing)) => executing,
-            Ok(Err(_)) => Err(NodeError::OutcomeUnknown {
-                message: "the node stopped before there was an answer".to_owned(),
-            }),
-            Err(_) => Err(too_late()),
-        }
+        let submit = |responder| {
+            self.submit(Submission {
+                command,
+                origin,
+                deadline,
+                allow_zero_ttl,
+                responder,
+            });
+        };
+        respond::answer_of(deadline, respond::command_lost, submit).await
     }
 
     /// Whether there is room for what grows.

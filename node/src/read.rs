@@ -13,7 +13,7 @@ use openraft::{Instant as _, ReadPolicy};
 use quorate_client::{Answered, Consistency, ReadOptions};
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::{Query, Timestamp};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Lane, Permit};
@@ -117,20 +117,17 @@ impl Reader {
         origin: Origin,
         options: ReadOptions,
     ) -> respond::Outcome<Answered> {
-        let (tx, rx) = oneshot::channel();
-        self.submit(ReadSubmission {
-            query,
-            origin,
-            consistency: options.consistency,
-            min_index: options.min_index,
-            deadline: options.deadline,
-            responder: Responder::Call(tx),
-        });
-        match tokio::time::timeout_at(options.deadline, rx).await {
-            Ok(Ok(reading)) => reading,
-            Ok(Err(_)) => Err(stopped()),
-            Err(_) => Err(too_late()),
-        }
+        let submit = |responder| {
+            self.submit(ReadSubmission {
+                query,
+                origin,
+                consistency: options.consistency,
+                min_index: options.min_index,
+                deadline: options.deadline,
+                responder,
+            });
+        };
+        respond::answer_of(options.deadline, stopped, submit).await
     }
 }
 

@@ -114,6 +114,17 @@ pub enum DisasterError {
         /// Of so many voters.
         voters: usize,
     },
+    /// The operator's floor is not above what the old log has.
+    #[error(
+        "--tokens-above {floor} is not above entry {last} of the old log; give the greatest token \
+         that anybody has seen, or more"
+    )]
+    LowFloor {
+        /// What was given.
+        floor: u64,
+        /// The last entry that is known.
+        last: u64,
+    },
     /// There is no room above.
     #[error("the log would begin at {index}, the limit is {INDEX_MAX}; {problem}")]
     NoRoom {
@@ -137,7 +148,8 @@ pub fn first_index(
     let since_epoch = clock_ms.saturating_sub(EPOCH_MS);
     let by_clock = since_epoch.saturating_mul(INDEXES_PER_MS);
     let index = match tokens_above {
-        Some(floor) => by_clock.max(floor).max(last.saturating_add(1)),
+        Some(floor) if floor <= last => return Err(DisasterError::LowFloor { floor, last }),
+        Some(floor) => by_clock.max(floor),
         None if clock_ms < saved_at_ms => {
             let behind = format!("the time at which this was saved, {saved_at_ms} ms");
             return Err(DisasterError::ClockBehind { clock_ms, behind });
@@ -185,8 +197,10 @@ mod tests {
         assert!(behind.to_string().contains("1099511627776"), "{behind}");
         let known = first_index(1 << 40, 9, 8, Some(1 << 41));
         assert_eq!(known.expect("a floor"), 1 << 41);
-        let low = first_index(1 << 40, 9, 8, Some(3));
-        assert_eq!(low.expect("never below the log"), (1 << 40) + 1);
+        for low in [3, 1 << 40] {
+            let error = first_index(1 << 40, 9, 8, Some(low)).expect_err("not above the log");
+            assert!(error.to_string().contains("1099511627776"), "{error}");
+        }
     }
 
     #[test]

@@ -128,7 +128,13 @@ impl Plan {
     ) -> Result<Recovered, DisasterError> {
         let index = self.first_index(wanted.tokens_above)?;
         let made = NewCluster::of_member(&wanted.data_dir, &self.from, progress)?;
-        let meta = made.meta()?;
+        let meta = match made.meta() {
+            Ok(meta) => meta,
+            Err(error) => {
+                made.abandon()?;
+                return Err(error.into());
+            }
+        };
         let identity = wanted.identity(meta.last_node_id);
         let founder = Founder::new(identity, self.from().standing.last, index);
         let identity = founder.identity.clone();

@@ -34,7 +34,8 @@ pub fn restore(
     let last = header.covers.last_log_id.unwrap_or_else(|| log_id(0, 0));
     // Before anything is written: a clock that is behind costs no hour.
     let clock = clock_ms();
-    let index = first_index(last.index, header.saved_at_ms, clock, wanted.tokens_above)?;
+    let saved_at_ms = header.saved_at_ms.max(header.now_ms);
+    let index = first_index(last.index, saved_at_ms, clock, wanted.tokens_above)?;
     let mut made = NewCluster::create(&wanted.data_dir)?;
     let summary = match fill(&mut made, &mut reader, progress) {
         Ok(summary) => summary,

@@ -27,6 +27,7 @@ pub use edge::{Edge, connections_within, refused};
 pub use http::router as http_router;
 pub use listen::{Bound, Connections, ListenError, bind, server};
 pub use routes::clients as client_routes;
+pub use save::SAVES_MAX;
 
 use crate::core::Core;
 use crate::origin::{Caller, Origin};

@@ -3,13 +3,17 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rpc::{NodeError, frame, v1};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use crate::admission::overloaded;
 use crate::core::Core;
 use crate::disaster::clock_ms;
 use crate::snapshot_file::{FileError, Header, Summary, Writer};
@@ -18,6 +22,12 @@ use crate::storage::{Checkpoint, Identity};
 /// Parts that wait for a slow receiver; with [`frame::SNAPSHOT_CHUNK_BYTES`] each.
 const PARTS_WAITING: usize = 4;
 
+/// Snapshots that are saved at a time by way of one node.
+pub const SAVES_MAX: usize = 2;
+
+/// A receiver that takes no part for so long is given up: a checkpoint waits on the disk for it.
+const RECEIVER_PATIENCE: Duration = Duration::from_secs(60);
+
 type Part = Result<v1::SnapshotPart, Status>;
 
 /// The stream of a snapshot file.
@@ -25,6 +35,11 @@ pub type Parts = ReceiverStream<Part>;
 
 /// Starts saving. Whoever drops the stream ends it.
 pub async fn save(core: &Core) -> Result<Parts, NodeError> {
+    let place = Arc::clone(&core.saves).try_acquire_owned();
+    let place = place.map_err(|_| {
+        let actual = (SAVES_MAX + 1).to_string();
+        overloaded("snapshots that are saved", SAVES_MAX.to_string(), actual)
+    })?;
     let state = core.state.clone();
     let made = tokio::task::spawn_blocking(move || state.checkpoint()).await;
     let checkpoint = made
@@ -33,10 +48,12 @@ pub async fn save(core: &Core) -> Result<Parts, NodeError> {
     let header = header(core.identity(), &checkpoint);
     let (parts, received) = mpsc::channel(PARTS_WAITING);
     tokio::task::spawn_blocking(move || {
+        let _place = place;
         let rows_estimated = checkpoint.rows_estimated();
         let rows = Arc::<AtomicU64>::default();
         let sink = Sink {
             parts: parts.clone(),
+            runtime: Handle::current(),
             rows: Arc::clone(&rows),
             rows_estimated,
         };
@@ -45,7 +62,8 @@ pub async fn save(core: &Core) -> Result<Parts, NodeError> {
             && !parts.is_closed()
         {
             tracing::error!(%error, "a snapshot was not saved");
-            let _ = parts.blocking_send(Err(failed(&error).into()));
+            // One who takes nothing has no room for this either.
+            let _ = parts.try_send(Err(failed(&error).into()));
         }
     });
     Ok(ReceiverStream::new(received))
@@ -58,7 +76,7 @@ fn failed(error: &dyn std::error::Error) -> NodeError {
 }
 
 /// What a file of this checkpoint begins with.
-pub fn header(identity: &Identity, checkpoint: &Checkpoint) -> Header {
+fn header(identity: &Identity, checkpoint: &Checkpoint) -> Header {
     Header {
         build: env!("CARGO_PKG_VERSION").to_owned(),
         saved_at_ms: clock_ms(),
@@ -71,7 +89,7 @@ pub fn header(identity: &Identity, checkpoint: &Checkpoint) -> Header {
 }
 
 /// Writes a whole file, and counts its rows.
-pub fn write_file(
+fn write_file(
     checkpoint: &Checkpoint,
     header: &Header,
     out: impl Write,
@@ -92,6 +110,7 @@ pub fn write_file(
 /// Sends what is written as parts.
 struct Sink {
     parts: mpsc::Sender<Part>,
+    runtime: Handle,
     rows: Arc<AtomicU64>,
     rows_estimated: u64,
 }
@@ -104,8 +123,21 @@ impl Write for Sink {
             rows: self.rows.load(Ordering::Relaxed),
             rows_estimated: self.rows_estimated,
         };
-        let sent = self.parts.blocking_send(Ok(part));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it"))?;
+        let sending = self.parts.send_timeout(Ok(part), RECEIVER_PATIENCE);
+        self.runtime
+            .block_on(sending)
+            .map_err(|error| match error {
+                SendTimeoutError::Closed(_) => {
+                    io::Error::new(io::ErrorKind::BrokenPipe, "it is gone")
+                }
+                SendTimeoutError::Timeout(_) => io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "the receiver took nothing for {} s",
+                        RECEIVER_PATIENCE.as_secs()
+                    ),
+                ),
+            })?;
         Ok(bytes.len())
     }
 

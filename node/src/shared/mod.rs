@@ -130,6 +130,11 @@ impl Shared {
         });
     }
 
+    /// Cancelled when the node stops.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Whether the node is on its way out, or has gone.
     pub fn is_stopping(&self) -> bool {
         let asked = matches!(&*self.health.borrow(), Health::Stopping | Health::Stopped);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::WatchReceiver;
 use quorate_rpc::tls::Connector;
 use quorate_rpc::v1;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::Shared;
 use crate::admission::Admission;
@@ -19,6 +19,7 @@ use crate::notices::Hub;
 use crate::propose::Proposer;
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
+use crate::server::SAVES_MAX;
 use crate::storage::{Identity, StateChange, Storage, StorageOptions};
 use crate::tls::Tls;
 use crate::{room, steward, ticker, upgrade};
@@ -81,6 +82,7 @@ impl Shared {
             proposer,
             reader: Reader::start(reads.clone(), admission()),
             reads,
+            saves: Arc::new(Semaphore::new(SAVES_MAX)),
             stores,
             snapshots: self.snapshots.clone(),
             started: Instant::now(),

@@ -135,6 +135,7 @@ impl Stopped {
 
     /// Reads every file of every snapshot, and its rows.
     pub fn verify_snapshots(&self) -> Result<(), StorageError> {
+        snapshot::check_all_whole(&self.dir.snapshots())?;
         for data in self.list()? {
             snapshot::check_files(&data)?;
             Rows::of_snapshot(&data)?.facts()?.check(data.path())?;

@@ -105,7 +105,10 @@ impl NewCluster {
             staging,
             seed,
         } = self;
-        found(&staging, seed, founder)?;
+        if let Err(error) = found(&staging, seed, founder) {
+            files::remove_dir(&staging)?;
+            return Err(error);
+        }
         move_up(&staging, target.path())?;
         drop(target);
         Ok(())

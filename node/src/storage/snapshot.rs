@@ -355,15 +355,32 @@ impl Snapshots {
 
 /// The whole snapshots of a directory that no node works on, oldest first. Changes nothing.
 pub(super) fn list(dir: &Path) -> Result<Vec<SnapshotData>, StorageError> {
+    let mut found: Vec<SnapshotData> = published(dir)?.iter().filter_map(|at| load(at)).collect();
+    found.sort_by_key(|data| data.manifest().meta.last_log_id);
+    Ok(found)
+}
+
+/// Fails with the first snapshot of a directory that is not whole.
+pub(super) fn check_all_whole(dir: &Path) -> Result<(), StorageError> {
+    for path in published(dir)? {
+        if load(&path).is_none() {
+            let problem = "its manifest cannot be read, or a file is missing or of another size";
+            return Err(StorageError::damaged(&path, problem));
+        }
+    }
+    Ok(())
+}
+
+/// Where snapshots are that were once whole.
+fn published(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
     if !dir.exists() {
         return Ok(Vec::new());
     }
+    let unfinished =
+        |name: &str| name.starts_with(RECEIVING_PREFIX) || name.starts_with(MAKING_PREFIX);
     let names = files::names(dir)?.into_iter();
-    let published = names
-        .filter(|name| !name.starts_with(RECEIVING_PREFIX) && !name.starts_with(MAKING_PREFIX));
-    let mut found: Vec<SnapshotData> = published.filter_map(|name| load(&dir.join(name))).collect();
-    found.sort_by_key(|data| data.manifest().meta.last_log_id);
-    Ok(found)
+    let names = names.filter(|name| !unfinished(name));
+    Ok(names.map(|name| dir.join(name)).collect())
 }
 
 /// The first file whose content is not what the manifest says.

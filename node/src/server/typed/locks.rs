@@ -12,18 +12,21 @@ use quorate_statemachine::lock::{
     Released, Renew, Revoke, Waiters,
 };
 use quorate_statemachine::notice::Notice;
-use quorate_statemachine::{Answer as Found, Query as AnyQuery};
+use quorate_statemachine::{Answer as Found, InvalidArgument, Query as AnyQuery};
 use tokio::time::Instant;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::news::News;
 use super::{
-    Answer, Call, Typed, after, id, missing, name, only, owner, owner_wire, request_id, rows,
-    wrong_kind,
+    Answer, Call, Typed, after, id, invalid, missing, name, numbered, only, owner, owner_wire,
+    request_id, rows, wrong_kind,
 };
 
 /// How long a place in the queue lives without a sign of life, unless the caller says otherwise.
 const WAIT_TTL_MS: u64 = 10_000;
+
+/// A waiting call gives three signs of life in this time, each an entry of the log.
+const WAIT_TTL_MIN_MS: u64 = 1_000;
 
 fn mode(wire: v1::LockMode, permits: u32) -> Mode {
     match wire {
@@ -125,6 +128,17 @@ fn acquire(asked: v1::AcquireLockRequest) -> Result<Acquire, Status> {
 /// Each time it is the same command: it says where the acquisition stands, and is a sign of life of
 /// one that waits. The watch is registered before the first, so that no grant is slept through.
 async fn settled(call: &Call, acquire: Acquire) -> Result<(u64, Acquired), Status> {
+    if acquire.max_wait_ms == Some(0) {
+        return call.execute(acquire, None).await;
+    }
+    if acquire.wait_ttl_ms < WAIT_TTL_MIN_MS {
+        return Err(invalid(InvalidArgument::new(
+            "wait_ttl_ms",
+            "is too short for a call that waits",
+            format!("at least {WAIT_TTL_MIN_MS} ms"),
+            format!("{} ms", acquire.wait_ttl_ms),
+        )));
+    }
     let (prefix, _) = acquire.id.id.split_at(8);
     let prefix = prefix.try_into().expect("eight bytes of sixteen");
     let mut news = News::of(call, WatchWhat::LockAcquisitions(prefix))?;
@@ -133,15 +147,35 @@ async fn settled(call: &Call, acquire: Acquire) -> Result<(u64, Acquired), Statu
         _ => false,
     };
     let sign = Duration::from_millis(acquire.wait_ttl_ms) / 3;
+    let mut place = None;
     loop {
-        let (index, acquired) = call.execute(acquire.clone(), None).await?;
-        let last_look = call.last_look();
-        if !matches!(acquired, Acquired::Waiting(_)) || Instant::now() >= last_look {
-            return Ok((index, acquired));
+        match (call.execute(acquire.clone(), None).await, &place) {
+            (Ok((index, Acquired::Waiting(member))), _) => {
+                place = Some((index, Acquired::Waiting(member)));
+            }
+            (Ok(settled), _) => return Ok(settled),
+            // It has its place all the same, and keeps it for a while.
+            (Err(status), Some(_)) if passes(&status) => {}
+            (Err(status), _) => return Err(status),
         }
-        news.heard(last_look.min(Instant::now() + sign), is_own)
-            .await?;
+        let until = call.last_look.min(Instant::now() + sign);
+        let heard = news.heard(until, is_own).await?;
+        if !heard
+            && Instant::now() >= call.last_look
+            && let Some(place) = place
+        {
+            return Ok(place);
+        }
     }
+}
+
+/// Whether the same command can be answered at another try: an election, a short overload, an answer
+/// that was lost.
+fn passes(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Unknown
+    )
 }
 
 #[tonic::async_trait]
@@ -269,10 +303,10 @@ impl Locks for Typed {
         let Found::Lock(lock::Answer::Waiters(page)) = found.answer else {
             return Err(wrong_kind());
         };
-        let (waiters, next) = rows(page, member_wire);
+        let (waiters, next) = numbered(page, member_wire)?;
         Ok(v1::LockWaitersReply {
             waiters,
-            next: next.parse().unwrap_or(0),
+            next,
             index: found.index,
             now_ms: found.now.0,
         }

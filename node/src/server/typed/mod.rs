@@ -22,23 +22,23 @@ use quorate_statemachine::{
     Command, InvalidArgument, Name, Operation, Owner, Precondition, Query, Refusal, RequestId,
     Subject,
 };
-use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::{caller, consistency, deadline};
 use crate::core::Core;
 use crate::origin::{Origin, Trace};
-use crate::propose::{Submission, too_late};
-use crate::respond::Responder;
+use crate::propose::Submission;
+use crate::respond::{self, Outcome};
 use crate::shared::Shared;
 
 /// What an answer needs to get back to a caller that says when it stops waiting.
 const WAY_BACK: Duration = Duration::from_millis(50);
 
 /// What the last look at what is waited for may take.
-const LAST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// All typed services of this node.
 #[derive(Clone)]
@@ -64,10 +64,13 @@ impl Typed {
             trace: header.and_then(Trace::from_traceparent),
         };
         let deadline = call_deadline(metadata);
+        let time = deadline.saturating_duration_since(Instant::now());
         let call = Call {
             core,
             origin,
             deadline,
+            last_look: deadline - LAST_LOOK.min(time / 4),
+            stop: self.shared.stop_token(),
         };
         Ok((call, request.into_inner()))
     }
@@ -79,6 +82,11 @@ struct Call {
     origin: Origin,
     /// When its answer must be on its way.
     deadline: Instant,
+    /// When it looks for the last time, if it waits: what is asked later may be answered too late
+    /// to be of use. [`LAST_LOOK`] before the deadline, or a quarter of a short time.
+    last_look: Instant,
+    /// The node's end.
+    stop: CancellationToken,
 }
 
 impl Call {
@@ -101,31 +109,28 @@ impl Call {
         let mut command = Command::from(operation);
         command.request = request.map(request_id).transpose()?;
         command.preconditions = preconditions;
-        let (tx, rx) = oneshot::channel();
-        self.core.submit(Submission {
-            command: command.encode().into(),
-            origin: self.origin.clone(),
-            deadline: self.deadline,
-            allow_zero_ttl: false,
-            responder: Responder::Call(tx),
-        });
-        let outcome = match tokio::time::timeout_at(self.deadline, rx).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(NodeError::OutcomeUnknown {
-                message: "the node stopped before there was an answer".to_owned(),
-            }),
-            Err(_) => Err(too_late()),
+        let submit = |responder| {
+            self.core.submit(Submission {
+                command: command.encode().into(),
+                origin: self.origin.clone(),
+                deadline: self.deadline,
+                allow_zero_ttl: false,
+                responder,
+            });
         };
+        let began = Instant::now();
+        let outcome = respond::answer_of(self.deadline, respond::command_lost, submit).await;
+        self.answered("execute", &outcome, began);
         let Executed { index, reply } = outcome?;
         let response = reply.0.map_err(|refusal| details::refused(&refusal))?;
         let reply = O::reply(response).ok_or_else(wrong_kind)?;
         Ok((index, reply))
     }
 
-    /// When a call that waits looks for the last time: what is asked later may be answered too late
-    /// to be of use.
-    fn last_look(&self) -> Instant {
-        self.deadline - LAST_LOOK
+    fn answered<T>(&self, method: &'static str, outcome: &Outcome<T>, began: Instant) {
+        let code = outcome.as_ref().map_or_else(NodeError::code, |_| "ok");
+        let recorded = self.core.metrics.recorded();
+        recorded.answered(method, code, began.elapsed());
     }
 
     /// Answers one query.
@@ -138,8 +143,10 @@ impl Call {
         };
         // The bounds of a query are checked where its bytes are read.
         let query = Query::decode(&query.encode()).map_err(invalid)?;
-        let origin = self.origin.clone();
-        Ok(self.core.reader().read(query, origin, options).await?)
+        let (origin, began) = (self.origin.clone(), Instant::now());
+        let outcome = self.core.reader().read(query, origin, options).await;
+        self.answered("read", &outcome, began);
+        Ok(outcome?)
     }
 }
 
@@ -281,6 +288,16 @@ fn precondition(wire: v1::Precondition) -> Result<Precondition, Status> {
 /// 0 stands for none.
 fn only(token: u64) -> Option<u64> {
     (token != 0).then_some(token)
+}
+
+/// The same where pages begin behind a number; 0 for none.
+fn numbered<T, W>(page: Page<T>, row: impl Fn(T) -> W) -> Result<(Vec<W>, u64), Status> {
+    let (rows, next) = rows(page, row);
+    let next = match next.as_str() {
+        "" => 0,
+        number => number.parse().map_err(|_| wrong_kind())?,
+    };
+    Ok((rows, next))
 }
 
 /// The rows of a page, and where the next one begins.

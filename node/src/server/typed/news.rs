@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::Call;
+use crate::propose::stopped;
 
 /// A watch that lives as long as a call. It is registered before the call first looks at the state,
 /// and again before the next look when notices were lost: nothing is slept through.
@@ -30,7 +31,11 @@ impl<'a> News<'a> {
         wanted: impl Fn(&Notice) -> bool,
     ) -> Result<bool, NodeError> {
         loop {
-            match timeout_at(until, self.events.recv()).await {
+            let event = tokio::select! {
+                () = self.call.stop.cancelled() => return Err(stopped()),
+                event = timeout_at(until, self.events.recv()) => event,
+            };
+            match event {
                 Err(_) => return Ok(false),
                 Ok(Some(WatchEvent::Notices { notices, .. })) if notices.iter().any(&wanted) => {
                     return Ok(true);

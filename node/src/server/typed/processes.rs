@@ -4,6 +4,7 @@ use quorate_client::WatchWhat;
 use quorate_rpc::v1;
 use quorate_rpc::v1::process_events_request::Only;
 use quorate_rpc::v1::processes_server::Processes;
+use quorate_statemachine::notice::Notice;
 use quorate_statemachine::process::{
     self, Append, Complete, Ending, Event, Events, Get, List, Process, ProcessState, ProcessView,
     Query, Register, Selection, SetWait,
@@ -13,8 +14,8 @@ use tonic::{Request, Status};
 
 use super::news::News;
 use super::{
-    Answer, Call, Typed, after, missing, name, not_found, optional_name, preconditions, rows,
-    wrong_kind,
+    Answer, Call, Typed, after, missing, name, not_found, numbered, optional_name, preconditions,
+    rows, wrong_kind,
 };
 
 fn process_wire(process: Process) -> v1::Process {
@@ -236,10 +237,10 @@ impl Processes for Typed {
             return Err(wrong_kind());
         };
         let page = page.ok_or_else(|| not_found(Subject::Process, &id))?;
-        let (events, next) = rows(page, event_wire);
+        let (events, next) = numbered(page, event_wire)?;
         Ok(v1::ProcessEventsReply {
             events,
-            next: next.parse().unwrap_or(0),
+            next,
             index: found.index,
             now_ms: found.now.0,
         }
@@ -250,10 +251,11 @@ impl Processes for Typed {
         let (call, asked) = self.call(request)?;
         let id = name("id", asked.id)?;
         let mut news = News::of(&call, WatchWhat::Process(id.clone()))?;
+        let ended = |notice: &Notice| matches!(notice, Notice::ProcessChanged { ended: true, .. });
         loop {
             let (view, found) = get(&call, &id, None).await?;
             let view = view.ok_or_else(|| not_found(Subject::Process, &id))?;
-            if view.process.state.is_ended() || !news.heard(call.last_look(), |_| true).await? {
+            if view.process.state.is_ended() || !news.heard(call.last_look, ended).await? {
                 return Ok(v1::AwaitEndReply {
                     process: Some(view_wire(view)),
                     index: found.index,

@@ -18,8 +18,8 @@ use tonic::{Request, Status};
 
 use super::news::News;
 use super::{
-    Answer, Call, Typed, after, invalid, missing, name, not_found, only, optional_name, owner,
-    owner_wire, preconditions, rows, wrong_kind,
+    Answer, Call, Typed, after, invalid, missing, name, not_found, numbered, only, optional_name,
+    owner, owner_wire, preconditions, rows, wrong_kind,
 };
 
 fn claim_wire(claim: ItemClaim) -> v1::ItemClaim {
@@ -135,14 +135,17 @@ async fn claimed(
             format!("{wait_ms} ms"),
         )));
     }
+    if wait_ms == 0 {
+        return call.execute(claim, request).await;
+    }
     // No call lasts longer than the limit.
     let wait = Duration::from_millis(wait_ms.min(TIMEOUT_MS_MAX.into()));
-    let until = call.last_look().min(Instant::now() + wait);
+    let until = call.last_look.min(Instant::now() + wait);
     let mut news = News::of(call, WatchWhat::Queue(claim.queue.clone()))?;
     let ready = |notice: &Notice| matches!(notice, Notice::QueueReady { .. });
     loop {
-        let (index, items) = call.execute(claim.clone(), request.clone()).await?;
-        if !items.is_empty() || wait_ms == 0 || !news.heard(until, ready).await? {
+        let (index, items) = call.execute(claim.clone(), None).await?;
+        if !items.is_empty() || !news.heard(until, ready).await? {
             return Ok((index, items));
         }
     }
@@ -273,10 +276,10 @@ impl Queues for Typed {
             return Err(wrong_kind());
         };
         let page = page.ok_or_else(|| not_found(Subject::Queue, &queue))?;
-        let (items, next) = rows(page, with_payload);
+        let (items, next) = numbered(page, with_payload)?;
         Ok(v1::ListItemsReply {
             items,
-            next: next.parse().unwrap_or(0),
+            next,
             index: found.index,
             now_ms: found.now.0,
         }
