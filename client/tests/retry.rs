@@ -50,6 +50,11 @@ impl Transport for Behind {
     }
 }
 
+async fn push(client: &Client) -> Result<queue::Pushed, ClientError> {
+    let queue = client.queue("q").expect("a name");
+    queue.push("a").send().await
+}
+
 /// Lets the cluster forget the answers it has given so far.
 async fn forget_answers(client: &Client) {
     let jobs = client.queue("others").expect("a name");
@@ -202,13 +207,7 @@ async fn without_a_leader_the_error_says_that_nothing_was_done() {
     let client = client.with_timeout(Duration::from_secs(3));
     cluster.set_down(true);
     let started = tokio::time::Instant::now();
-    let error = client
-        .queue("q")
-        .expect("a name")
-        .push("a")
-        .send()
-        .await
-        .expect_err("no leader");
+    let error = push(&client).await.expect_err("no leader");
     assert_eq!(error.code(), "unavailable");
     assert!(!error.may_have_happened());
     assert!(started.elapsed() <= Duration::from_secs(3));
@@ -220,13 +219,7 @@ async fn what_may_have_happened_is_said_even_if_the_last_try_did_not() {
     let client = client.with_timeout(Duration::from_secs(3));
     cluster.fail_next([Fault::LoseReply]);
     cluster.fail_next([Fault::NoLeader; 10_000]);
-    let error = client
-        .queue("q")
-        .expect("a name")
-        .push("a")
-        .send()
-        .await
-        .expect_err("no reply");
+    let error = push(&client).await.expect_err("no reply");
     assert!(error.may_have_happened(), "{error}");
     assert_eq!(error.code(), "outcome_unknown");
 }
@@ -239,13 +232,7 @@ async fn a_last_try_too_short_for_an_answer_does_not_make_a_refusal_doubtful() {
         let (cluster, client) = cluster();
         let client = client.with_timeout(Duration::from_millis(timeout_ms));
         cluster.fail_next([Fault::Refuse(Duration::from_millis(150)); 100]);
-        let error = client
-            .queue("q")
-            .expect("a name")
-            .push("a")
-            .send()
-            .await
-            .expect_err("no leader");
+        let error = push(&client).await.expect_err("no leader");
         assert_eq!(error.code(), "unavailable", "{timeout_ms} ms: {error}");
         assert!(!error.may_have_happened(), "{timeout_ms} ms: {error}");
     }
@@ -257,7 +244,7 @@ async fn a_short_deadline_still_has_more_than_one_try() {
     let (cluster, client) = cluster();
     let client = client.with_timeout(Duration::from_millis(150));
     cluster.fail_next([Fault::NoLeader; 2]);
-    let pushed = client.queue("q").expect("a name").push("a").send().await;
+    let pushed = push(&client).await;
     assert!(pushed.is_ok(), "{pushed:?}");
 }
 
@@ -265,7 +252,7 @@ async fn a_short_deadline_still_has_more_than_one_try() {
 async fn a_node_that_never_answers_costs_only_a_share_of_the_time() {
     let (cluster, client) = cluster();
     cluster.fail_next([Fault::Hang]);
-    let pushed = client.queue("q").expect("a name").push("a").send().await;
+    let pushed = push(&client).await;
     assert!(pushed.is_ok(), "{pushed:?}");
     assert_eq!(cluster.tries().len(), 2);
 }

@@ -197,24 +197,38 @@ impl Cluster {
         Ok(())
     }
 
-    async fn promote(&self, node: usize) -> Result<MemberChange> {
+    /// What takes this node in as a voter.
+    #[must_use]
+    pub fn incoming(&self, node: usize) -> AddMemberRequest {
         let config = self.nodes[node].config();
         let told = |advertised: &str, listens: &str| match advertised {
             "" => listens.to_owned(),
             advertised => advertised.to_owned(),
         };
-        let request = AddMemberRequest {
+        AddMemberRequest {
             name: config.node.name.clone(),
             peer_addr: told(&config.listen.advertise_peer, &config.listen.peer),
             client_addr: told(&config.listen.advertise_client, &config.listen.client),
             promote: true,
             ..AddMemberRequest::default()
-        };
+        }
+    }
+
+    async fn promote(&self, node: usize) -> Result<MemberChange> {
+        let request = self.incoming(node);
         // Safe to repeat for the same address: a change of leader in between does not matter.
         until("the new member to become a voter", PATIENCE, async || {
             Ok(Some(self.admin()?.add_member(request.clone()).await?))
         })
         .await
+    }
+
+    /// Stops the node, changes its configuration, starts it again and waits until it has caught up.
+    pub async fn restart(&mut self, node: usize, change: impl FnOnce(&mut Config)) -> Result<()> {
+        self.nodes[node].terminate().await?;
+        self.nodes[node].configure(change)?;
+        self.nodes[node].start()?;
+        self.caught_up(node).await.map(drop)
     }
 
     /// Waits until the node answers its status.

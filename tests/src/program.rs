@@ -48,6 +48,15 @@ pub async fn run(program: &Path, endpoints: &str, args: &[&str]) -> Result<Outpu
     output.with_context(|| format!("cannot run {} {args:?}", program.display()))
 }
 
+/// The arguments that claim `key` for a time that no test takes, by whoever will lead.
+#[must_use]
+pub fn claim(key: &str) -> [&str; 9] {
+    let wait = "--timeout";
+    [
+        "lease", "claim", key, "--owner", "o", "--ttl", "1h", wait, "30s",
+    ]
+}
+
 /// What it printed, if it ended well.
 pub fn printed(output: &Output) -> Result<String> {
     let stderr = String::from_utf8_lossy(&output.stderr);

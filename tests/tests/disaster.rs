@@ -47,18 +47,7 @@ fn path(path: &Path) -> Result<&str> {
 
 /// Claims `key`; its token.
 async fn claim(endpoints: &str, key: &str) -> Result<u64> {
-    let args = [
-        "lease",
-        "claim",
-        key,
-        "--owner",
-        "o",
-        "--ttl",
-        "1h",
-        "--timeout",
-        "30s",
-    ];
-    number(&json(endpoints, &args).await?["fencing_token"])
+    number(&json(endpoints, &program::claim(key)).await?["fencing_token"])
 }
 
 /// A directory made from `file`, as a process that is not started.

@@ -1,5 +1,6 @@
 //! The edge of a node: connections that say nothing, ask nothing, or are too many.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -87,7 +88,7 @@ async fn a_connection_that_says_or_asks_nothing_is_cut_and_one_that_waits_is_not
 async fn a_slow_handshake_is_cut_and_nobody_waits_for_it() -> Result<()> {
     let options = Options::new(NODE, 1)
         .with_tls()
-        .configure(|config| config.limits.handshake_ms = 1_000);
+        .configure(|config| config.limits.handshake_ms = 5_000);
     scenario(options, async |cluster| {
         let at = cluster.nodes[0].client_addr();
         let peer = &cluster.nodes[0].config().listen.peer;
@@ -99,6 +100,13 @@ async fn a_slow_handshake_is_cut_and_nobody_waits_for_it() -> Result<()> {
         }
         let client = cluster.client()?.with_timeout(PATIENCE);
         client.process("meanwhile")?.register("").await?;
+        for stream in &slow {
+            let open = stream.try_read(&mut [0]);
+            ensure!(
+                open.is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
+                "the client was served after the slow ones were cut"
+            );
+        }
         for stream in slow {
             cut(stream).await?;
         }

@@ -69,18 +69,7 @@ async fn blank_nodes_become_one_cluster_and_a_second_run_changes_nothing() -> Re
             node.kill()?;
             node.start()?;
         }
-        let claim = [
-            "lease",
-            "claim",
-            "k",
-            "--owner",
-            "o",
-            "--ttl",
-            "10s",
-            "--timeout",
-            "30s",
-        ];
-        printed(&run(program::quorate(NODE), &all, &claim).await?)?;
+        printed(&run(program::quorate(NODE), &all, &program::claim("k")).await?)?;
         nodes.iter().try_for_each(no_panic)
     })
     .await
@@ -103,18 +92,14 @@ async fn a_node_that_lost_its_disk_founds_nothing() -> Result<()> {
         std::fs::remove_dir_all(nodes[0].data_dir())?;
         nodes[0].start()?;
         // A write waits until the others have a leader.
-        let claim = [
-            "lease",
-            "claim",
-            "k",
-            "--owner",
-            "o",
-            "--ttl",
-            "10s",
-            "--timeout",
-            "30s",
-        ];
-        printed(&run(program::quorate(NODE), &endpoints(&nodes[1..]), &claim).await?)?;
+        printed(
+            &run(
+                program::quorate(NODE),
+                &endpoints(&nodes[1..]),
+                &program::claim("k"),
+            )
+            .await?,
+        )?;
         let refused = form(&all, &["--wait", "30s"]).await?;
         let words = String::from_utf8_lossy(&refused.stderr).into_owned();
         ensure!(refused.status.code() == Some(5), "{words}");

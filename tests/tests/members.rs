@@ -5,6 +5,7 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use quorate_client::admin::Member;
+use quorate_node::Config;
 use quorate_tests::cluster::{Cluster, Options, scenario};
 use quorate_tests::load::Load;
 use quorate_tests::process::free_port;
@@ -146,9 +147,7 @@ async fn a_learner_that_does_not_keep_up_gets_no_vote() -> Result<()> {
         );
         cluster.nodes[node].resume()?;
         becomes_voter(cluster, node).await?;
-        let history = load.finish().await?;
-        ensure!(history.failures.is_empty(), "{:?}", history.failures);
-        oracle::check(cluster, history).await
+        oracle::check_unfailing(cluster, load).await
     })
     .await
 }
@@ -197,9 +196,7 @@ async fn a_dead_member_is_replaced_in_one_step() -> Result<()> {
             "{all:?}"
         );
         load.more(300, RECOVERY_MAX).await?;
-        let history = load.finish().await?;
-        ensure!(history.failures.is_empty(), "{:?}", history.failures);
-        oracle::check(cluster, history).await
+        oracle::check_unfailing(cluster, load).await
     })
     .await
 }
@@ -223,9 +220,7 @@ async fn a_leader_can_be_replaced() -> Result<()> {
         load.more(300, RECOVERY_MAX).await?;
         cluster.nodes[leader].terminate().await?;
         load.more(300, RECOVERY_MAX).await?;
-        let history = load.finish().await?;
-        ensure!(history.failures.is_empty(), "{:?}", history.failures);
-        oracle::check(cluster, history).await
+        oracle::check_unfailing(cluster, load).await
     })
     .await
 }
@@ -264,6 +259,53 @@ async fn a_wiped_member_comes_back_in_its_place_under_a_new_id() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_only_voter_can_be_replaced() -> Result<()> {
+    scenario(Options::new(NODE, 1), async |cluster| {
+        let new = blank(cluster).await?;
+        let load = Load::start(&cluster.all_endpoints(), 4).await?;
+        load.more(200, RECOVERY_MAX).await?;
+        let old = id_of(cluster, 0).await?;
+        let id = old.to_string();
+        let replace = incoming(cluster, &["replace", &id], new);
+        done(cluster, &[&*replace, &["--yes"]].concat()).await?;
+        let all = members(cluster).await?;
+        ensure!(
+            all.len() == 1 && all[0].voter && all[0].id != old,
+            "{all:?}"
+        );
+        load.more(200, RECOVERY_MAX).await?;
+        cluster.nodes[0].terminate().await?;
+        load.more(200, RECOVERY_MAX).await?;
+        oracle::check_unfailing(cluster, load).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_goes_to_nobody_who_cannot_take_it() -> Result<()> {
+    scenario(Options::new(NODE, 3), async |cluster| {
+        let leader = cluster.leader().await?;
+        let follower = cluster.follower().await?;
+        let term = cluster.status(leader).await?.term;
+        let dead = id_of(cluster, follower).await?;
+        cluster.nodes[follower].kill()?;
+        let admin = cluster.admin()?;
+        until("it to be given up", PATIENCE, async || {
+            let refused = admin.transfer_leader(Some(dead), true).await.err();
+            Ok(refused.filter(|error| error.code() == "unsafe"))
+        })
+        .await?;
+        let refused = admin.transfer_leader(Some(dead), false).await;
+        let words = refused.expect_err("it is dead").to_string();
+        ensure!(words.contains("has not answered"), "{words}");
+        let status = cluster.status(leader).await?;
+        ensure!(status.role == "leader" && status.term == term, "{status:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replacement_without_a_quorum_is_refused() -> Result<()> {
     scenario(Options::new(NODE, 3), async |cluster| {
         let new = blank(cluster).await?;
@@ -293,7 +335,7 @@ async fn a_replacement_without_a_quorum_is_refused() -> Result<()> {
             cluster.nodes[*node].resume()?;
         }
         cluster.leader().await?;
-        ensure!(voters(cluster).await?.len() == 3, "the voters are others");
+        ensure!(members(cluster).await?.len() == 3, "there is a new member");
         // It belongs to no cluster and has no digest.
         cluster.nodes[new].kill()?;
         cluster.digests_agree().await
@@ -335,21 +377,18 @@ async fn addresses_change_while_voters_stay() -> Result<()> {
 /// Stops the node and starts it with the same data on other ports.
 async fn move_node(cluster: &mut Cluster, node: usize) -> Result<()> {
     let id = id_of(cluster, node).await?;
-    cluster.nodes[node].terminate().await?;
-    let mut config = cluster.nodes[node].config().clone();
-    config.listen.client = format!("127.0.0.1:{}", free_port());
-    config.listen.peer = format!("127.0.0.1:{}", free_port());
-    let peer_addr = config.listen.peer.clone();
-    let name = format!("{}-moved", config.node.name);
-    cluster.nodes[node] = cluster.process_of(&name, config)?;
-    cluster.nodes[node].start()?;
+    let moved = |config: &mut Config| {
+        config.listen.client = format!("127.0.0.1:{}", free_port());
+        config.listen.peer = format!("127.0.0.1:{}", free_port());
+    };
+    cluster.restart(node, moved).await?;
+    let peer_addr = cluster.nodes[node].config().listen.peer.clone();
     until("the new address to be known", PATIENCE, async || {
         let all = members(cluster).await?;
         let own = all.iter().find(|one| one.id == id).context("a member")?;
         Ok((own.peer_addr == peer_addr).then_some(()))
     })
-    .await?;
-    cluster.caught_up(node).await.map(drop)
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,9 +401,7 @@ async fn a_cluster_moves_to_new_addresses_node_by_node() -> Result<()> {
             move_node(cluster, node).await?;
         }
         load.more(300, RECOVERY_MAX).await?;
-        let history = load.finish().await?;
-        ensure!(history.failures.is_empty(), "{:?}", history.failures);
-        oracle::check(cluster, history).await
+        oracle::check_unfailing(cluster, load).await
     })
     .await
 }

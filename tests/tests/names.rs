@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use quorate_node::Config;
 use quorate_tests::cluster::{Options, scenario};
 use quorate_tests::load::Load;
 use quorate_tests::oracle;
@@ -39,7 +40,8 @@ fn program(dir: &Path, hosts: &Path) -> Result<String> {
 async fn names_are_resolved_again_for_every_connection() -> Result<()> {
     let mut words = UNSHARE.split(' ');
     let unshare = words.next().unwrap_or_default();
-    let able = Command::new(unshare).args(words).arg("true").status();
+    let mount = ["mount", "--bind", "/etc/hosts", "/etc/hosts"];
+    let able = Command::new(unshare).args(words).args(mount).status();
     if !able.is_ok_and(|status| status.success()) {
         eprintln!("not shown here: `{UNSHARE}` is refused");
         return Ok(());
@@ -59,19 +61,19 @@ async fn names_are_resolved_again_for_every_connection() -> Result<()> {
             .enumerate()
         {
             load.more(300, RECOVERY_MAX).await?;
-            cluster.nodes[node].terminate().await?;
-            let mut config = cluster.nodes[node].config().clone();
-            config.listen.peer = config.listen.peer.replace("127.0.0.1", ip);
             ips[node] = ip;
-            fs::write(&file, hosts(ips))?;
-            let name = format!("{}-elsewhere", config.node.name);
-            cluster.nodes[node] = cluster.process_of(&name, config)?;
+            let changed = hosts(ips);
+            let elsewhere = |config: &mut Config| {
+                config.listen.peer = config.listen.peer.replace("127.0.0.1", ip);
+            };
+            // Written while the node is down, so that nobody finds it at its new place too early.
+            cluster.nodes[node].terminate().await?;
+            fs::write(&file, changed)?;
+            cluster.nodes[node].configure(elsewhere)?;
             cluster.nodes[node].start()?;
             cluster.caught_up(node).await?;
         }
         load.more(300, RECOVERY_MAX).await?;
-        let history = load.finish().await?;
-        ensure!(history.failures.is_empty(), "{:?}", history.failures);
         let members = cluster.admin()?.members(false).await?.members;
         ensure!(
             members
@@ -79,7 +81,7 @@ async fn names_are_resolved_again_for_every_connection() -> Result<()> {
                 .all(|one| one.peer_addr.contains(".quorate.test:")),
             "{members:?}"
         );
-        oracle::check(cluster, history).await
+        oracle::check_unfailing(cluster, load).await
     })
     .await
 }

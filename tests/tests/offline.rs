@@ -112,6 +112,13 @@ async fn damage_to_a_stopped_node_is_found() -> Result<()> {
             words.contains("damaged") && words.contains(".sst"),
             "{words}"
         );
+        // One that lacks what says what it holds is not passed over either.
+        let manifests = files(&dir.join("snapshots"), "manifest")?;
+        fs::remove_file(manifests.first().context("a snapshot has a manifest")?)?;
+        let found = offline("verify", &dir).await?;
+        ensure!(found.status.code() == Some(1), "the gap is not found");
+        let words = String::from_utf8_lossy(&found.stderr).into_owned();
+        ensure!(words.contains("its manifest cannot be read"), "{words}");
         Ok(())
     })
     .await

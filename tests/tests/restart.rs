@@ -26,14 +26,7 @@ async fn a_rolling_restart_fails_no_operation() -> Result<()> {
                 cluster.caught_up(node).await?;
             }
         }
-        let history = load.finish().await?;
-        println!("six restarts, longest gap {:?}", history.longest_gap());
-        ensure!(
-            history.failures.is_empty(),
-            "operations failed: {:?}",
-            history.failures
-        );
-        oracle::check(cluster, history).await
+        oracle::check_unfailing(cluster, load).await
     })
     .await
 }

@@ -19,7 +19,7 @@ use quorate_statemachine::queue::List as ListQueues;
 
 use crate::cluster::Cluster;
 use crate::history::History;
-use crate::load::{HELD, LOG, QUEUE, SHARED, SHARED_COUNT, take_and_settle};
+use crate::load::{HELD, LOG, Load, QUEUE, SHARED, SHARED_COUNT, take_and_settle};
 use crate::wait::{PATIENCE, RECOVERY_MAX, until};
 
 /// Items taken by one claim while the queue is emptied.
@@ -30,6 +30,18 @@ pub async fn check(cluster: &Cluster, mut history: History) -> Result<()> {
     let client = cluster.client()?.with_timeout(PATIENCE);
     read_back(&client, &mut history).await?;
     cluster.digests_agree().await
+}
+
+/// Ends a load of which no operation may have failed, and checks it.
+pub async fn check_unfailing(cluster: &Cluster, load: Load) -> Result<()> {
+    let history = load.finish().await?;
+    println!("longest gap {:?}", history.longest_gap());
+    ensure!(
+        history.failures.is_empty(),
+        "operations failed: {:?}",
+        history.failures
+    );
+    check(cluster, history).await
 }
 
 /// Reads everything back and checks it. Adds to the history what was taken from the queue for it.
