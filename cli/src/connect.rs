@@ -56,7 +56,7 @@ fn tls(global: &Global) -> Result<Option<ClientTls>, Failure> {
     };
     let tls = ClientTls::read(files);
     tls.map(Some)
-        .map_err(|error| Failure::new(Exit::Invalid, "invalid_argument", error.to_string()))
+        .map_err(|error| Failure::invalid(error.to_string()))
 }
 
 fn trimmed(endpoints: &[String]) -> impl Iterator<Item = &str> {
@@ -66,9 +66,9 @@ fn trimmed(endpoints: &[String]) -> impl Iterator<Item = &str> {
 /// What was asked to be secret must not be left away without a word.
 fn refuse_token(global: &Global) -> Result<(), Failure> {
     match global.token_file {
-        Some(_) => Err(Failure::error(
-            "unsupported",
-            "--token-file: this build's client sends no tokens; nothing was sent",
+        Some(_) => Err(Failure::invalid(
+            "--token-file: this build's client sends no tokens, and nothing was sent; leave it out, \
+             and show a certificate (--cert, --key) if the cluster wants to know who asks",
         )),
         None => Ok(()),
     }

@@ -7,7 +7,7 @@
 //! | 3 | not found | `NotFound` |
 //! | 4 | contention | a lease or lock held by another, nothing to claim |
 //! | 5 | fence or precondition lost | `Fenced`, `Expired`, `Conflict`, `Moved`, `Ended`, `Unsafe` |
-//! | 6 | not allowed | nothing yet: no error says who may not do what |
+//! | 6 | not allowed | `Denied` |
 //! | 7 | no leader, unreachable | `Unavailable`, `Stopped`, `TooStale` |
 //! | 8 | timed out, outcome unknown | `DeadlineExceeded`, `OutcomeUnknown`, `RequestTooOld` |
 //! | 9 | resource exhausted | `Overloaded`, `Exhausted` |
@@ -109,6 +109,11 @@ impl Failure {
         Self::new(Exit::Lost, "fenced", message)
     }
 
+    /// An argument that cannot be used.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Exit::Invalid, "invalid_argument", message)
+    }
+
     /// Something that no other code says.
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(Exit::Error, code, message)
@@ -125,7 +130,8 @@ impl Failure {
         self.exit
     }
 
-    fn bounded(mut self, limit: impl Into<String>, actual: impl Into<String>) -> Self {
+    /// The same with the limit and the actual value, for scripts.
+    pub fn bounded(mut self, limit: impl Into<String>, actual: impl Into<String>) -> Self {
         self.limit = Some(limit.into());
         self.actual = Some(actual.into());
         self

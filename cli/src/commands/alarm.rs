@@ -13,16 +13,10 @@ use crate::value::time;
 pub async fn run(admin: &Admin, printer: &mut Printer) -> Result<(), Failure> {
     let (members, answers) = status::ask_all(admin).await?;
     printer.list(&rows(&members, &answers))?;
-    let silent = members.iter().zip(&answers);
-    let silent = silent.filter(|(_, answer)| answer.is_err());
-    let names: Vec<&str> = silent.map(|(member, _)| &*member.name).collect();
-    if names.is_empty() {
+    let Some(silent) = status::silent(&members, &answers) else {
         return Ok(());
-    }
-    let message = format!(
-        "no answer from {}: it may have alarms too",
-        names.join(", ")
-    );
+    };
+    let message = format!("{silent}; it may have alarms too: start it, or replace it for good");
     Err(Failure::new(Exit::Unreachable, "unavailable", message))
 }
 

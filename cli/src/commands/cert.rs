@@ -16,7 +16,7 @@ use rcgen::{
 use serde::Serialize;
 
 use crate::args::cert::{Ca, Client, Node, Output, Signer, Verb};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::{Printer, Row};
 use crate::value::time;
 
@@ -91,12 +91,12 @@ impl Authority {
         let (cert, key) = (signer.ca.join("ca.pem"), signer.ca.join("ca.key"));
         let found = certificates(&cert, "the certificate of an authority");
         let found = found.map_err(|error| {
-            invalid(format!(
+            Failure::invalid(format!(
                 "{error}; `quorate cert ca` makes an authority, --ca says where it is"
             ))
         })?;
         let wrong = |path: &Path, problem: &dyn std::fmt::Display| {
-            invalid(format!("{}: {problem}", path.display()))
+            Failure::invalid(format!("{}: {problem}", path.display()))
         };
         let read = Certificate::parse(&found[0]).map_err(|problem| wrong(&cert, &problem))?;
         let domain = read.names.domain().ok_or_else(|| {
@@ -146,7 +146,7 @@ fn checked<'a>(field: &'static str, name: &'a str) -> Result<&'a str, Failure> {
     if name.bytes().all(plain) && !name.starts_with('.') {
         return Ok(name);
     }
-    Err(invalid(format!(
+    Err(Failure::invalid(format!(
         "{field} {name:?}: give letters, digits, '-', '_' and '.', not '.' first"
     )))
 }
@@ -160,7 +160,7 @@ fn host_name(host: &str) -> Result<SanType, Failure> {
     let name = host.try_into().ok().map(SanType::DnsName);
     name.filter(|_| !bare.is_empty() && bare.bytes().all(plain))
         .ok_or_else(|| {
-            invalid(format!(
+            Failure::invalid(format!(
                 "--host {host:?}: give a DNS name or an address, no port"
             ))
         })
@@ -180,7 +180,7 @@ fn write(output: &Output, name: &str, certificate: &str, key: &KeyPair) -> Resul
     for path in [&cert_path, &key_path] {
         if path.exists() && !output.force {
             let message = format!("{} is there already; --force replaces it", path.display());
-            return Err(invalid(message));
+            return Err(Failure::invalid(message));
         }
     }
     std::fs::create_dir_all(&output.out).map_err(|error| of_file(&output.out, &error))?;
@@ -209,11 +209,11 @@ fn put(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
 
 fn show(file: &Path, printer: &mut Printer) -> Result<(), Failure> {
     let found = certificates(file, "certificates");
-    let found = found.map_err(|error| invalid(error.to_string()))?;
+    let found = found.map_err(|error| Failure::invalid(error.to_string()))?;
     let rows: Result<Vec<CertificateRow>, Failure> = found
         .iter()
         .map(|der| {
-            let read = Certificate::parse(der).map_err(invalid)?;
+            let read = Certificate::parse(der).map_err(Failure::invalid)?;
             Ok(CertificateRow::new(&read, unix_now()))
         })
         .collect();
@@ -280,10 +280,6 @@ impl Row for CertificateRow {
     }
 }
 
-fn invalid(message: String) -> Failure {
-    Failure::new(Exit::Invalid, "invalid_argument", message)
-}
-
 fn failed(error: &rcgen::Error) -> Failure {
     Failure::error("certificate", error.to_string())
 }
@@ -295,6 +291,7 @@ fn of_file(path: &Path, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
     use crate::output::{Captured, Format};
 
     fn output(dir: &Path) -> Output {

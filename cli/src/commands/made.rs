@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use quorate_node::disaster::{DisasterError, Wanted};
+use quorate_node::disaster::{DisasterError, INDEX_MAX, Wanted};
 use quorate_node::storage::Identity;
 use quorate_statemachine::Name;
 use serde::Serialize;
@@ -65,13 +65,19 @@ pub fn check(first: &FirstMember) -> Result<(), Failure> {
 /// Why nothing was made.
 pub fn refused(error: &DisasterError) -> Failure {
     let message = format!("{error}; nothing was made");
+    let refused = |message| Failure::new(Exit::Lost, "unsafe", message);
     match error {
-        DisasterError::ClockBehind { .. }
-        | DisasterError::NoRoom { .. }
-        | DisasterError::Quorum { .. } => Failure::new(Exit::Lost, "unsafe", message),
-        DisasterError::OtherCluster { .. } | DisasterError::NoMember => {
-            Failure::new(Exit::Invalid, "invalid_argument", message)
+        DisasterError::ClockBehind { clock_ms, behind } => {
+            refused(message).bounded(format!("not before {behind}"), format!("{clock_ms} ms"))
         }
+        DisasterError::NoRoom { index, .. } => {
+            refused(message).bounded(format!("below {INDEX_MAX}"), index.to_string())
+        }
+        DisasterError::Quorum { .. } => refused(message),
+        DisasterError::LowFloor { floor, last } => {
+            Failure::invalid(message).bounded(format!("above {last}"), floor.to_string())
+        }
+        DisasterError::OtherCluster { .. } | DisasterError::NoMember => Failure::invalid(message),
         _ => Failure::error("not_made", message),
     }
 }

@@ -23,6 +23,9 @@ pub fn run(verb: &Verb, printer: &mut Printer) -> Result<(), Failure> {
 }
 
 fn open(dir: &std::path::Path) -> Result<Stopped, Failure> {
+    if !dir.exists() {
+        return Err(Failure::not_found("directory", &dir.display().to_string()));
+    }
     Stopped::open(dir).map_err(failed)
 }
 
@@ -281,7 +284,7 @@ fn replay(stopped: &Stopped, printer: &mut Printer) -> Result<(), Failure> {
         equal: replayed.expected == replayed.found,
     };
     let text = format!(
-        "from entry {} to {}: state {}, replayed {}\n",
+        "from entry {} to {}: state {}, replayed {}",
         found.from, found.to, found.state, found.replayed
     );
     printer.value(&found, &text)?;

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::parent::end_of_stdin;
 use crate::args::serve::Serve;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use layers::{Flag, layered};
 
 /// How long a clean stop may take before the process ends anyway. A node needs about 3 s for each
@@ -33,7 +33,7 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
     }
     if serve.check {
         let certificates = quorate_node::check_certificates(&layered.config);
-        certificates.map_err(|error| invalid(format!("TLS: {error}")))?;
+        certificates.map_err(|error| Failure::invalid(format!("TLS: {error}")))?;
     }
     if serve.print_config || serve.check {
         return Ok(());
@@ -85,10 +85,6 @@ pub fn flags(serve: &Serve) -> Vec<Flag> {
         .collect()
 }
 
-fn invalid(message: String) -> Failure {
-    Failure::new(Exit::Invalid, "invalid_argument", message)
-}
-
 /// Each connection is a file. What this process may raise its limit to by itself, it does.
 fn allow_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -108,7 +104,7 @@ fn allow_files() {
 fn start_log() -> Result<(), Failure> {
     let wanted = std::env::var("QUORATE_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&wanted).map_err(|error| {
-        invalid(format!(
+        Failure::invalid(format!(
             "QUORATE_LOG={wanted:?}: {error}; give levels, as {LOG_DEFAULT:?}"
         ))
     })?;

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 use super::made::{self, Made};
 use super::progress::Progress;
 use crate::args::snapshot::{Inspect, Restore, Save};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::Printer;
 use crate::value::time;
 
@@ -27,7 +27,7 @@ pub async fn save(
 ) -> Result<(), Failure> {
     let file = &args.file;
     if file.exists() {
-        return Err(invalid(format!(
+        return Err(Failure::invalid(format!(
             "{} exists, and nothing was done; give another name, or remove it",
             file.display()
         )));
@@ -113,10 +113,6 @@ fn bad_file(path: &Path, error: &FileError) -> Failure {
 
 fn io(doing: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::error("io", format!("cannot {doing} {}: {error}", path.display()))
-}
-
-fn invalid(message: String) -> Failure {
-    Failure::new(Exit::Invalid, "invalid_argument", message)
 }
 
 #[derive(Serialize)]

@@ -35,6 +35,16 @@ pub async fn ask_all(admin: &Admin) -> Result<(Vec<Member>, Vec<Answer>), Client
     Ok((members, answers))
 }
 
+/// Who did not answer, and why; none if all did.
+pub fn silent(members: &[Member], answers: &[Answer]) -> Option<String> {
+    let silent = members.iter().zip(answers).filter_map(|(member, answer)| {
+        let error = answer.as_ref().err()?;
+        Some(format!("{} ({error})", member.name))
+    });
+    let silent: Vec<String> = silent.collect();
+    (!silent.is_empty()).then(|| format!("no answer from {}", silent.join(", ")))
+}
+
 /// The members as the leader knows them, or while there is none as the first node does.
 pub async fn known_members(admin: &Admin) -> Result<MemberList, ClientError> {
     match admin.members(false).await {

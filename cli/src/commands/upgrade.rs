@@ -35,14 +35,12 @@ async fn show(admin: &Admin, printer: &mut Printer) -> Result<(), Failure> {
     let (members, answers) = status::ask_all(admin).await?;
     let rows: Vec<BuildRow> = members.iter().zip(&answers).map(BuildRow::new).collect();
     printer.list(&rows)?;
-    let silent = rows.iter().filter(|row| row.knows.is_none());
-    let silent: Vec<&str> = silent.map(|row| &*row.name).collect();
-    if silent.is_empty() {
+    let Some(silent) = status::silent(&members, &answers) else {
         return Ok(());
-    }
+    };
     let message = format!(
-        "no answer from {}: the version does not rise until every member has said what it knows",
-        silent.join(", ")
+        "{silent}; the version does not rise until every member has said what it knows: start it, \
+         or replace it for good"
     );
     Err(Failure::new(Exit::Unreachable, "unavailable", message))
 }

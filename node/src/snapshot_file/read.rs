@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Read};
 
 use quorate_statemachine::codec;
-use quorate_statemachine::tables::MetaRow;
 
 use super::{
     BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, Counter, EndBody, FORMAT_VERSION, FileError, Header,
@@ -91,11 +90,6 @@ impl<R: Read> Reader<R> {
     /// What the file is of.
     pub fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// Counters and marks of the state, once rows were read.
-    pub fn meta(&self) -> Option<&MetaRow> {
-        self.counter.meta.as_ref()
     }
 
     /// Bytes read so far.

@@ -8,7 +8,7 @@ use std::path::Path;
 use quorate_node::Config;
 use toml::{Table, Value};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 
 /// An option given as a flag.
 pub struct Flag {
@@ -36,7 +36,7 @@ pub fn layered(
     flags: Vec<Flag>,
 ) -> Result<Layered, Failure> {
     let defaults = Table::try_from(Config::default())
-        .map_err(|error| invalid(format!("the defaults are no TOML: {error}")))?;
+        .map_err(|error| Failure::invalid(format!("the defaults are no TOML: {error}")))?;
     let mut layers = Layers {
         values: defaults.clone(),
         origins: BTreeMap::new(),
@@ -72,16 +72,17 @@ impl Layers {
     fn add_file(&mut self, path: &Path) -> Result<(), Failure> {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
-            invalid(format!(
+            Failure::invalid(format!(
                 "--config {shown}: {error}; give a file that can be read"
             ))
         })?;
-        toml::from_str::<Config>(&text).map_err(|error| invalid(format!("{shown}: {error}")))?;
+        toml::from_str::<Config>(&text)
+            .map_err(|error| Failure::invalid(format!("{shown}: {error}")))?;
         let table: Table =
-            toml::from_str(&text).map_err(|error| invalid(format!("{shown}: {error}")))?;
+            toml::from_str(&text).map_err(|error| Failure::invalid(format!("{shown}: {error}")))?;
         for (section, values) in table {
             let Value::Table(values) = values else {
-                return Err(invalid(format!(
+                return Err(Failure::invalid(format!(
                     "{shown}: {section} is a section, not a value"
                 )));
             };
@@ -110,14 +111,14 @@ impl Layers {
             .clone()
             .try_into()
             .map_err(|error: toml::de::Error| {
-                invalid(format!("configuration: {}", error.message()))
+                Failure::invalid(format!("configuration: {}", error.message()))
             })?;
         config.validate().map_err(|error| {
             let origin = self
                 .origins
                 .get(&error.field)
                 .map_or("default", String::as_str);
-            invalid(format!("configuration: {error} (from {origin})"))
+            Failure::invalid(format!("configuration: {error} (from {origin})"))
         })?;
         Ok(Layered {
             config,
@@ -137,9 +138,10 @@ fn option_of_env(name: &str) -> Option<String> {
 fn value_of_env(defaults: &Table, option: &str, name: &str, text: &str) -> Result<Value, Failure> {
     let (section, key) = option.split_once('.').unwrap_or(("", option));
     let known = defaults.get(section).and_then(|section| section.get(key));
-    let wrong = |kind: &str| invalid(format!("{name}={text:?} sets {option}: give {kind}"));
+    let wrong =
+        |kind: &str| Failure::invalid(format!("{name}={text:?} sets {option}: give {kind}"));
     match known {
-        None => Err(invalid(format!(
+        None => Err(Failure::invalid(format!(
             "{name} sets {option}, which is no option; `quorate serve --print-config` shows all"
         ))),
         Some(Value::String(_)) => Ok(Value::String(text.to_owned())),
@@ -156,10 +158,6 @@ fn value_of_env(defaults: &Table, option: &str, name: &str, text: &str) -> Resul
             .and_then(|mut table| table.remove("value"))
             .unwrap_or_else(|| Value::String(text.to_owned()))),
     }
-}
-
-fn invalid(message: String) -> Failure {
-    Failure::new(Exit::Invalid, "invalid_argument", message)
 }
 
 impl Display for Layered {
@@ -183,6 +181,7 @@ impl Display for Layered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
 
     fn read(
         file: Option<&str>,

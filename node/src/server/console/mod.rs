@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::config::Console as Switch;
 use crate::shared::Shared;
 
-/// Pages that are shown live at a time: each costs a few reads twice a second.
+/// Pages that are shown live at a time: each costs a few reads 2.5 times a second.
 const VIEWERS_MAX: usize = 16;
 
 const PAGE: &str = include_str!("assets/console.html");

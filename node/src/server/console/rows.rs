@@ -34,7 +34,6 @@ pub fn node(status: &v1::NodeStatus) -> Value {
         "leases": status.leases,
         "uptime_ms": status.uptime_ms,
         "healthy": status.healthy,
-        "state_problem": status.problem,
     })
 }
 
@@ -79,7 +78,6 @@ pub fn lease(lease: &Lease) -> Value {
         "renewed_at": lease.renewed_at.0,
         "expires_at": lease.expires_at.0,
         "renewals": lease.renewals,
-        "metadata": shown(&lease.metadata),
     })
 }
 
@@ -107,10 +105,8 @@ pub fn ended(ended: &Ended) -> Value {
 pub fn lock(view: &LockView) -> Value {
     json!({
         "key": view.lock.key.as_str(),
-        "permits": view.lock.permits,
         "held": view.lock.holders,
         "waiters": view.lock.waiters,
-        "blocked_until": view.lock.blocked_until.0,
         "holders": view.holders.iter().map(lock_member).collect::<Vec<_>>(),
     })
 }
@@ -182,7 +178,6 @@ pub fn item(claimed: &ClaimedItem) -> Value {
         "priority": item.priority,
         "attempts": item.attempts,
         "pushed_at": item.pushed_at.0,
-        "available_at": item.available_at.0,
         "note": item.note,
         "payload": shown(&claimed.payload),
     })

@@ -171,26 +171,24 @@ impl Replay {
         })?;
         state.applied = Some(entry.log_id);
         if state.pending.bytes() > self.options.pending_bytes {
-            let rows = state.pending.begin();
-            let applied = state.applied;
-            state
-                .database
-                .write(&rows, applied.as_ref(), &state.membership)?;
-            state.pending.finish(&rows);
+            self.write_pending()?;
         }
         Ok(())
     }
 
     /// Writes what waits, durably.
     pub fn finish(mut self) -> Result<(), StorageError> {
+        self.write_pending()?;
+        self.state.database.flush()
+    }
+
+    fn write_pending(&mut self) -> Result<(), StorageError> {
         let state = &mut self.state;
         let rows = state.pending.begin();
-        let applied = state.applied;
-        state
-            .database
-            .write(&rows, applied.as_ref(), &state.membership)?;
+        let applied = state.applied.as_ref();
+        state.database.write(&rows, applied, &state.membership)?;
         state.pending.finish(&rows);
-        state.database.flush()
+        Ok(())
     }
 
     /// The digest of the rows.

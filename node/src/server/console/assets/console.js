@@ -314,7 +314,7 @@ function open() {
       heard[name] = JSON.parse(event.data);
       if (!heard[name].problem || name === "cluster") show[name](heard[name]);
       notes(name, heard[name]);
-      // The cluster's part comes with every look, at least once a second.
+      // The cluster's part comes with every look, at least every 1.4 seconds.
       if (name === "cluster") look();
     });
   }
