@@ -6,7 +6,7 @@
 #   make deny    licences and sources of what the program is built of
 #   make mixed   a cluster of an older build, upgraded   OLD=program of that build
 #   make console the web console in headless Chromium, which is installed for it (124 MB)
-#   make check   format, lints, tests, documentation; writes nothing but target/
+#   make check   format, lints, tests, documentation; writes nothing but target/ and the user's cache
 #   make docs    writes docs/reference/ from the code
 #   make fix     formats the code
 
@@ -72,7 +72,7 @@ fix:
 	cargo fmt --all
 
 mixed: build
-	deploy/check/mixed.sh $(OLD) $(target)/debug/quorate
+	deploy/check/mixed.sh $(or $(OLD),$(error OLD=program of an older build)) $(target)/debug/quorate
 
 bench:
 	tests/load/run.sh

@@ -6,6 +6,7 @@ console.py QUORATE ENDPOINT CONSOLE_URL [SCREENSHOT]
 import base64
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,8 @@ class Browser:
         os.write(self.write, json.dumps(message).encode() + b"\0")
         while True:
             while b"\0" not in self.buffer:
+                if not select.select([self.read], [], [], PATIENCE)[0]:
+                    raise RuntimeError(f"chromium has said nothing for {PATIENCE} s")
                 part = os.read(self.read, 1 << 16)
                 if not part:
                     raise RuntimeError("chromium has gone")
@@ -90,7 +93,11 @@ class Browser:
             self.call("Browser.close")
         except (RuntimeError, OSError):
             pass
-        self.process.wait(timeout=10)
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def main():

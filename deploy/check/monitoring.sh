@@ -47,6 +47,7 @@ stop() {
     rm -rf "$dir"
 }
 trap stop EXIT
+trap 'exit 1' INT TERM
 base=$((20000 + $$ % 9000))
 http=127.0.0.1:$((base + 2))
 web=127.0.0.1:$((base + 3))

@@ -18,7 +18,7 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || deploy/build/install.sh pytho
 if ! "$venv/bin/python" -c 'import grpc_tools, grpc_status' 2>/dev/null; then
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check 'grpcio-tools>=1.60' 'grpcio-status>=1.60'
+    "$venv/bin/pip" install -q --disable-pip-version-check grpcio-tools==1.85.1 grpcio-status==1.85.3
 fi
 "$venv/bin/python" -m grpc_tools.protoc -I rpc/proto --python_out="$dir" --grpc_python_out="$dir" \
     rpc/proto/quorate/v1/{types,coordination,leases,locks,watch}.proto

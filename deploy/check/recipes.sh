@@ -6,6 +6,7 @@
 # change nothing. Then the same without the recipe's check: the late write must get through, or the test
 # would show nothing.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/../.."
 binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/quorate}")
 recipes=$PWD/docs/recipes
@@ -19,6 +20,8 @@ dir=$(mktemp -d)
 cluster="" server=""
 finish() {
     kill $cluster $server 2>/dev/null || true
+    # What a failure left standing still.
+    [ ! -e "$dir/stopped" ] || kill -KILL $(cat "$dir/stopped") 2>/dev/null || true
     [ -z "$cluster" ] || tail --pid="$cluster" -f /dev/null
     rm -rf "$dir"
 }
@@ -58,12 +61,14 @@ late() {
     until_true test -s "$dir/held"
     writer=$(cat "$dir/held")
     all="$holder $(descendants "$holder" | tr '\n' ' ')"
+    echo "$all" >"$dir/stopped"
     kill -STOP $all
     "$binary" lock run "$key" --ttl 10s --wait 60s -- "$@" in-time >/dev/null
     kill -CONT "$writer"
-    echo go >"$dir/go"
+    timeout 60 sh -c 'echo go >"$1"' sh "$dir/go"
     until_true test -s "$dir/ended"
     kill -CONT $all 2>/dev/null || true
+    rm "$dir/stopped"
     wait "$holder" || true
     rm "$dir/go"
     cat "$dir/ended"
@@ -75,6 +80,7 @@ recipe() {
     shift 3
     ended=$(late "$name" "$@")
     [ "$ended" != 0 ] || { echo "$name: the late write was taken" >&2; exit 1; }
+    [[ $ended =~ ^[1-9][0-9]*$ ]] || { echo "$name: no late write has ended" >&2; exit 1; }
     [ "$($read)" = in-time ] || { echo "$name: the value is $($read), not that of the holder" >&2; exit 1; }
 }
 # unfenced NAME READ -- COMMAND...: without its check the late write gets through.

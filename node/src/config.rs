@@ -67,7 +67,7 @@ pub struct ListenSection {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSection {
-    /// The web console. It shows the names of keys to whoever reaches the port.
+    /// The web console. It shows names, holders and payloads to whoever reaches the port.
     pub console: Console,
 }
 
