@@ -35,7 +35,7 @@ const TELLING: Duration = Duration::from_secs(1);
 /// After an error of accepting: when files have run out, they come back with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// At most one line of the log in this time for refused connections of one kind.
+/// At most one line of the log in this time for refused connections.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// First byte of a connection with TLS.
