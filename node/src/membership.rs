@@ -35,6 +35,12 @@ const GOALS_SINCE: u32 = 2;
 /// How long a change waits for its turn behind another.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the leader may take over a request that another node passed on: its turn, a node that
+/// catches up, and a commit.
+pub const ADMINISTER_TIMEOUT: Duration = TURN_TIMEOUT
+    .saturating_add(CHANGE_TIMEOUT)
+    .saturating_add(CHANGE_TIMEOUT);
+
 /// The leader and where it is, as far as this node knows.
 pub fn leader_of(raft: &Raft) -> Option<(u64, Member)> {
     let metrics = raft.metrics();

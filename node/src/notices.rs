@@ -29,6 +29,9 @@ pub const WATCHES_MAX: usize = 16_384;
 /// Entries with notices that are kept for watches that resume.
 pub const REPLAY_ENTRIES: usize = 16_384;
 
+/// Notices that are kept with them: an entry has many when many leases end at once.
+pub const REPLAY_NOTICES: usize = 4 * REPLAY_ENTRIES;
+
 /// Watchers below which nobody looks for those that have gone.
 const PRUNE_FROM: usize = 64;
 
@@ -57,6 +60,8 @@ struct Inner {
     /// Watchers at which those that have gone are looked for.
     prune_at: usize,
     replay: VecDeque<(u64, Arc<Vec<Notice>>)>,
+    /// Notices in `replay`.
+    replayable: usize,
     /// Notices of entries at or below this index may be gone from `replay`.
     forgotten: u64,
     applied: u64,
@@ -143,6 +148,7 @@ impl Hub {
         inner.by_topic.clear();
         inner.by_prefix.clear();
         inner.replay.clear();
+        inner.replayable = 0;
         inner.forgotten = applied;
         drop(inner);
         self.publish(applied, Vec::new());
@@ -253,12 +259,15 @@ impl Inner {
     }
 
     fn remember(&mut self, index: u64, notices: Vec<Notice>) {
-        if self.replay.len() == REPLAY_ENTRIES
-            && let Some((oldest, _)) = self.replay.pop_front()
-        {
+        self.replayable += notices.len();
+        self.replay.push_back((index, Arc::new(notices)));
+        while self.replay.len() > REPLAY_ENTRIES || self.replayable > REPLAY_NOTICES {
+            let Some((oldest, gone)) = self.replay.pop_front() else {
+                break;
+            };
+            self.replayable -= gone.len();
             self.forgotten = oldest;
         }
-        self.replay.push_back((index, Arc::new(notices)));
     }
 
     /// Delivers what is kept of entries above `after`; false when something in between is gone.
@@ -370,6 +379,23 @@ mod tests {
             received(&mut watch),
             [WatchEvent::Registered { index: 2 }, lagged]
         );
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_notices_too() {
+        let hub = Hub::new(0, WATCHES_MAX);
+        let many = vec![ready("q").remove(0); REPLAY_NOTICES / 2];
+        hub.publish(3, (1..=3).map(|index| (index, many.clone())).collect());
+        let mut watch = watching(&hub, queue("q"), 2);
+        let of = |index| WatchEvent::Notices {
+            index,
+            notices: many.clone(),
+        };
+        let registered = |index| WatchEvent::Registered { index };
+        assert_eq!(received(&mut watch), [registered(1), of(2), of(3)]);
+        let mut watch = watching(&hub, queue("q"), 1);
+        let lagged = WatchEvent::Lagged { resume_from: 0 };
+        assert_eq!(received(&mut watch), [registered(0), lagged]);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use quorate_client::Client;
-use quorate_tests::cluster::{Cluster, Options, no_panic, scenario};
+use quorate_node::Config;
+use quorate_tests::cluster::{Cluster, Options, scenario};
 use quorate_tests::history::Span;
 use quorate_tests::load::Load;
 use quorate_tests::oracle;
@@ -50,39 +51,42 @@ async fn claim(endpoints: &str, key: &str) -> Result<u64> {
     number(&json(endpoints, &program::claim(key)).await?["fencing_token"])
 }
 
-/// A directory made from `file`, as a process that is not started.
-async fn restored(cluster: &Cluster, file: &Path, name: &str) -> Result<(NodeProcess, Value)> {
+/// The configuration of a directory made from `file`, and what was said of it.
+async fn restored(cluster: &Cluster, file: &Path, name: &str) -> Result<(Config, Value)> {
     let config = cluster.new_config(name);
     let dir = path(&config.node.data_dir)?.to_owned();
     let args = ["snapshot", "restore", path(file)?, "--data-dir", &dir];
     let made = json("127.0.0.1:1", &[&args[..], &["--name", name]].concat()).await?;
-    Ok((cluster.process(config)?, made))
+    Ok((config, made))
 }
 
-/// Adds blank nodes to the cluster of `first` until it has three voters.
-async fn grow(
-    cluster: &Cluster,
-    first: &NodeProcess,
-    names: [&str; 2],
-) -> Result<Vec<NodeProcess>> {
-    let mut added = Vec::new();
-    for name in names {
-        let mut node = cluster.process(cluster.new_config(name))?;
-        node.start()?;
+/// Adds blank nodes to the cluster at `first` until it has three voters; answers where all three are.
+async fn grow(cluster: &mut Cluster, first: &str, names: [&str; 2]) -> Result<[String; 3]> {
+    let mut added = [first.to_owned(), String::new(), String::new()];
+    for (name, added) in names.into_iter().zip(&mut added[1..]) {
+        let node = started(cluster, cluster.new_config(name))?;
         let listen = &node.config().listen;
         let addresses = ["--peer", &listen.peer, "--client", &listen.client];
         let add = [&["member", "add", name], &addresses[..]].concat();
         until("the node to be added", PATIENCE, async || {
-            printed(&quorate(first.client_addr(), &add).await?).map(Some)
+            printed(&quorate(first, &add).await?).map(Some)
         })
         .await?;
-        added.push(node);
+        *added = node.client_addr().to_owned();
     }
-    let members = json(first.client_addr(), &["member", "list"]).await?;
+    let members = json(first, &["member", "list"]).await?;
     let voters = members.as_array().context("a list")?.iter();
     let voters = voters.filter(|member| member["voter"] == true).count();
     ensure!(voters == 3, "{members}");
     Ok(added)
+}
+
+/// One more node of the scenario, which shows its log when it fails.
+fn started(cluster: &mut Cluster, config: Config) -> Result<&NodeProcess> {
+    let mut node = cluster.process(config)?;
+    node.start()?;
+    cluster.nodes.push(node);
+    cluster.nodes.last().context("it was pushed")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,15 +111,14 @@ async fn a_restored_cluster_has_all_that_was_acknowledged_and_new_tokens() -> Re
         let highest = history.highest_token();
         ensure!(number(&saved["index"])? < highest, "{saved}");
 
-        let (mut first, made) = restored(cluster, &file, "r1").await?;
+        let (first, made) = restored(cluster, &file, "r1").await?;
         ensure!(made["old_cluster_id"] == old_id.as_str(), "{made}");
         ensure!(made["cluster_id"] != old_id.as_str(), "{made}");
         ensure!(number(&made["tokens_above"])? > highest, "{made}");
-        first.start()?;
-        let first_token = claim(first.client_addr(), "new").await?;
+        let first = &started(cluster, first)?.client_addr().to_owned();
+        let first_token = claim(first, "new").await?;
         ensure!(first_token > highest, "{first_token} after {highest}");
-        let added = grow(cluster, &first, ["r2", "r3"]).await?;
-        let nodes = [&first, &added[0], &added[1]].map(NodeProcess::client_addr);
+        let nodes = grow(cluster, first, ["r2", "r3"]).await?;
         let client = Client::connect(nodes)?.with_timeout(PATIENCE);
         let mut history = history.as_of(within);
         oracle::read_back(&client, &mut history).await?;
@@ -124,18 +127,17 @@ async fn a_restored_cluster_has_all_that_was_acknowledged_and_new_tokens() -> Re
             grants.filter(|token| *token > first_token).count() > 0,
             "nothing was taken from the queue of the new cluster"
         );
-        let agreed = quorate(first.client_addr(), &["verify", "--timeout", "30s"]).await?;
+        let agreed = quorate(first, &["verify", "--timeout", "30s"]).await?;
         printed(&agreed)?;
 
         // The same file once more: above all that the first restored cluster has issued too.
-        let last = claim(first.client_addr(), "last").await?;
-        let (mut again, made) = restored(cluster, &file, "s1").await?;
+        let last = claim(first, "last").await?;
+        let (again, made) = restored(cluster, &file, "s1").await?;
         ensure!(number(&made["tokens_above"])? > last, "{made}");
-        again.start()?;
+        let again = started(cluster, again)?;
         let token = claim(again.client_addr(), "new").await?;
         ensure!(token > last, "{token} after {last}");
-        [&first, &again].into_iter().try_for_each(no_panic)?;
-        added.iter().try_for_each(no_panic)
+        Ok(())
     })
     .await
 }
@@ -267,18 +269,15 @@ async fn of_those_that_are_left_the_most_advanced_becomes_a_new_cluster() -> Res
         ensure!(number(&done["tokens_above"])? > highest, "{done}");
         let whole = quorate("127.0.0.1:1", &["offline", "verify", ahead]).await?;
         printed(&whole)?;
-        let mut first = cluster.process(config)?;
-        first.start()?;
-        let token = claim(first.client_addr(), "new").await?;
+        let first = &started(cluster, config)?.client_addr().to_owned();
+        let token = claim(first, "new").await?;
         ensure!(token > highest, "{token} after {highest}");
-        let added = grow(cluster, &first, ["r2", "r3"]).await?;
-        let nodes = [&first, &added[0], &added[1]].map(NodeProcess::client_addr);
+        let nodes = grow(cluster, first, ["r2", "r3"]).await?;
         let client = Client::connect(nodes)?.with_timeout(PATIENCE);
         oracle::read_back(&client, &mut history).await?;
-        let agreed = quorate(first.client_addr(), &["verify", "--timeout", "30s"]).await?;
+        let agreed = quorate(first, &["verify", "--timeout", "30s"]).await?;
         printed(&agreed)?;
-        no_panic(&first)?;
-        added.iter().try_for_each(no_panic)
+        Ok(())
     })
     .await
 }

@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use quorate_tests::cluster::{Cluster, Options, no_panic, scenario};
+use quorate_tests::cluster::{Cluster, Options, scenario};
 use quorate_tests::process::NodeProcess;
 use quorate_tests::program::{self, printed, run};
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
 
-fn blank(cluster: &Cluster, names: &[&str]) -> Result<Vec<NodeProcess>> {
-    let nodes = names.iter().map(|name| {
+/// Starts so many blank nodes of the scenario, which shows their logs when it fails.
+fn blank(cluster: &mut Cluster, names: &[&str]) -> Result<()> {
+    for name in names {
         let mut node = cluster.process(cluster.new_config(name))?;
         node.start()?;
-        Ok(node)
-    });
-    nodes.collect()
+        cluster.nodes.push(node);
+    }
+    Ok(())
 }
 
 fn endpoints(nodes: &[NodeProcess]) -> String {
@@ -45,8 +46,9 @@ async fn voters(endpoints: &str) -> Result<usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn blank_nodes_become_one_cluster_and_a_second_run_changes_nothing() -> Result<()> {
     scenario(Options::new(NODE, 0), async |cluster| {
-        let mut nodes = blank(cluster, &["c", "a", "b"])?;
-        let all = endpoints(&nodes);
+        blank(cluster, &["c", "a", "b"])?;
+        let nodes = &mut cluster.nodes;
+        let all = endpoints(nodes);
         let planned = json(&form(&all, &["--wait", "30s", "--dry-run"]).await?)?;
         ensure!(
             planned["founded"] == true && planned["cluster_id"].is_null(),
@@ -65,12 +67,41 @@ async fn blank_nodes_become_one_cluster_and_a_second_run_changes_nothing() -> Re
         ensure!(again["cluster_id"] == formed["cluster_id"], "{again}");
 
         // It was founded without `bootstrap`: a restart of all must not need it either.
-        for node in &mut nodes {
+        for node in nodes.iter_mut() {
             node.kill()?;
             node.start()?;
         }
         printed(&run(program::quorate(NODE), &all, &program::claim("k")).await?)?;
-        nodes.iter().try_for_each(no_panic)
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_form_at_once_make_one_cluster() -> Result<()> {
+    scenario(Options::new(NODE, 0), async |cluster| {
+        blank(cluster, &["a", "b", "c"])?;
+        let all = endpoints(&cluster.nodes);
+        let args = ["--wait", "30s", "--timeout", "60s"];
+        let (one, other) = tokio::join!(form(&all, &args), form(&all, &args));
+        let (one, other) = (one?, other?);
+        ensure!(
+            one.status.success() || other.status.success(),
+            "{one:?} {other:?}"
+        );
+
+        let after = json(&form(&all, &args).await?)?;
+        ensure!(after["founded"] == false, "{after}");
+        for done in [&one, &other]
+            .into_iter()
+            .filter(|out| out.status.success())
+        {
+            let said = json(done)?;
+            ensure!(said["cluster_id"] == after["cluster_id"], "{said} {after}");
+        }
+        ensure!(voters(&all).await? == 3, "each has a vote");
+        printed(&run(program::quorate(NODE), &all, &program::claim("k")).await?)?;
+        Ok(())
     })
     .await
 }
@@ -78,8 +109,9 @@ async fn blank_nodes_become_one_cluster_and_a_second_run_changes_nothing() -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_disk_founds_nothing() -> Result<()> {
     scenario(Options::new(NODE, 0), async |cluster| {
-        let mut nodes = blank(cluster, &["a", "b", "c"])?;
-        let all = endpoints(&nodes);
+        blank(cluster, &["a", "b", "c"])?;
+        let nodes = &mut cluster.nodes;
+        let all = endpoints(nodes);
         json(&form(&all, &["--wait", "30s"]).await?)?;
 
         // While one is away nothing can be founded, whatever the others say.
@@ -111,7 +143,7 @@ async fn a_node_that_lost_its_disk_founds_nothing() -> Result<()> {
         let formed = json(&form(&all, &["--wait", "30s", "--timeout", "60s"]).await?)?;
         ensure!(formed["added"] == serde_json::json!(["a"]), "{formed}");
         ensure!(voters(&all).await? == 3, "it is back under a new id");
-        nodes.iter().try_for_each(no_panic)
+        Ok(())
     })
     .await
 }
@@ -119,11 +151,12 @@ async fn a_node_that_lost_its_disk_founds_nothing() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clusters_are_not_made_one() -> Result<()> {
     scenario(Options::new(NODE, 0), async |cluster| {
-        let nodes = blank(cluster, &["a", "b"])?;
-        for node in &nodes {
+        blank(cluster, &["a", "b"])?;
+        let nodes = &cluster.nodes;
+        for node in nodes {
             json(&form(node.client_addr(), &["--wait", "30s"]).await?)?;
         }
-        let refused = form(&endpoints(&nodes), &[]).await?;
+        let refused = form(&endpoints(nodes), &[]).await?;
         let words = String::from_utf8_lossy(&refused.stderr).into_owned();
         ensure!(refused.status.code() == Some(5), "{words}");
         ensure!(words.contains("2 clusters"), "{words}");

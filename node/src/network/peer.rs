@@ -27,6 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::wire;
+use crate::membership::ADMINISTER_TIMEOUT;
 use crate::raft::{Member, Snapshot, TypeConfig, Vote};
 use crate::storage::SnapshotData;
 
@@ -37,7 +38,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// and opened again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a call of a client's behalf, or an administrative one, may take between nodes.
+/// How long a call on a client's behalf may take between nodes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections to the other nodes, by address, made when they are first needed.
@@ -155,7 +156,7 @@ impl Peers {
     ) -> Result<v1::AdministerReply, NodeError> {
         let mut client = self.client(&leader.peer_addr, Use::Raft)?;
         let call = client.administer(self.request(id, request));
-        unary(&leader.peer_addr, true, call).await
+        unary_within(ADMINISTER_TIMEOUT, &leader.peer_addr, true, call).await
     }
 
     /// Which build a member runs.
@@ -199,7 +200,17 @@ async fn unary<T>(
     changes: bool,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, NodeError> {
-    let result = tokio::time::timeout(CALL_TIMEOUT, call).await;
+    unary_within(CALL_TIMEOUT, addr, changes, call).await
+}
+
+/// The same, with a time of its own.
+async fn unary_within<T>(
+    limit: Duration,
+    addr: &str,
+    changes: bool,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, NodeError> {
+    let result = tokio::time::timeout(limit, call).await;
     match result {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => match never_sent(&status) {
@@ -211,10 +222,7 @@ async fn unary<T>(
             None => Err(failed(addr, changes, status)),
         },
         Err(_) => Err(NodeError::DeadlineExceeded {
-            message: format!(
-                "node at {addr} has not answered in {} s",
-                CALL_TIMEOUT.as_secs()
-            ),
+            message: format!("node at {addr} has not answered in {} s", limit.as_secs()),
         }),
     }
 }
