@@ -44,8 +44,10 @@ test: tests deny
 console: build
 	deploy/check/console.sh $(target)/debug/quorate
 
-# The tests start the programs: built here, not in the middle of a test with a deadline.
-tests: build
+# The tests start the programs: built here, not in the middle of a test with a deadline, and with a
+# test beside them, so that their dependencies are compiled once for both.
+tests:
+	$(cargo) build --locked --workspace --bin quorate --bin quorate-demo --test tidy
 	if command -v cargo-nextest >/dev/null 2>&1; then \
 		$(cargo) nextest run --workspace --locked && cargo test --doc --workspace --locked; \
 	else \
