@@ -1,8 +1,8 @@
 //! What an operator should know of a node that goes on: one alarm a kind, until it is over.
 //!
-//! Alarms are the node's own and not replicated: each says what is wrong here. They are for people:
-//! the node stays ready. They are in `status`, `/readyz?verbose` and `quorate alarm list`. Who
-//! raises one clears it when its cause has gone.
+//! Alarms are the node's own and not replicated: each says what is wrong here. They are in
+//! `status`, `/readyz?verbose` and `quorate alarm list`. Who raises one clears it when its cause
+//! has gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,10 @@ use quorate_rpc::v1;
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlarmKind {
+    /// The state of this node differs from that of most members.
+    Quarantined,
+    /// The members' states differ, and no quorum has the same.
+    Diverged,
     /// A certificate in use ends soon, or has ended.
     CertificateExpiring,
     /// New certificates or keys cannot be used; those before them stay in use.
@@ -26,9 +30,25 @@ impl AlarmKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Quarantined => "quarantined",
+            Self::Diverged => "diverged",
             Self::CertificateExpiring => "certificate_expiring",
             Self::CertificateRefused => "certificate_refused",
             Self::DiskNearlyFull => "disk_nearly_full",
+        }
+    }
+
+    /// Whether the node must be given no work while it lasts. Other alarms are for people: the node
+    /// stays ready.
+    #[must_use]
+    pub fn unready(self) -> bool {
+        match self {
+            Self::Quarantined => true,
+            // Nobody is known to be wrong.
+            Self::Diverged => false,
+            Self::CertificateExpiring | Self::CertificateRefused => false,
+            // It answers, and the leader knows what to refuse.
+            Self::DiskNearlyFull => false,
         }
     }
 }
@@ -107,16 +127,16 @@ mod tests {
     #[test]
     fn an_alarm_is_on_from_its_first_cause_until_it_is_cleared() {
         let alarms = Alarms::default();
-        alarms.clear(AlarmKind::DiskNearlyFull);
+        alarms.clear(AlarmKind::Quarantined);
         assert_eq!(alarms.active(), []);
-        alarms.raise(AlarmKind::DiskNearlyFull, "one");
+        alarms.raise(AlarmKind::Quarantined, "one");
         let first = alarms.active();
-        alarms.raise(AlarmKind::DiskNearlyFull, "two");
+        alarms.raise(AlarmKind::Quarantined, "two");
         let second = alarms.active();
         assert_eq!((&*first[0].text, &*second[0].text), ("one", "two"));
         assert_eq!(first[0].since, second[0].since);
         assert_eq!(second.len(), 1);
-        alarms.clear(AlarmKind::DiskNearlyFull);
+        alarms.clear(AlarmKind::Quarantined);
         assert_eq!(alarms.active(), []);
     }
 }

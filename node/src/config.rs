@@ -22,6 +22,8 @@ pub struct Config {
     pub raft: RaftSection,
     /// Bounds of what is in flight.
     pub limits: LimitsSection,
+    /// How the states of members are compared.
+    pub verify: VerifySection,
     /// Certificates.
     pub tls: TlsSection,
     /// What a node must be told before it does it.
@@ -122,6 +124,15 @@ pub struct LimitsSection {
     pub handshake_ms: u64,
     /// How long a connection stays on which nothing is asked.
     pub idle_ms: u64,
+}
+
+/// How the states of members are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerifySection {
+    /// How often a leader sets a mark in the log at which all members compare their states, in
+    /// milliseconds; 0 for never, which leaves it to `quorate verify`.
+    pub every_ms: u64,
 }
 
 /// Certificates. Without them connections are not encrypted, and a node listens on loopback only.
@@ -255,6 +266,21 @@ impl LimitsSection {
     }
 }
 
+impl Default for VerifySection {
+    /// A mark is one small entry, and one small call from each member to each other.
+    fn default() -> Self {
+        Self { every_ms: 60_000 }
+    }
+}
+
+impl VerifySection {
+    fn validate(&self) -> Result<(), InvalidArgument> {
+        let every = self.every_ms;
+        let possible = every == 0 || every >= 100;
+        check(possible, "verify.every_ms", "at least 100, or 0", every)
+    }
+}
+
 impl Default for TlsSection {
     fn default() -> Self {
         let none = PathBuf::new;
@@ -385,6 +411,7 @@ impl Config {
             self.limits.watches,
         )?;
         self.limits.validate()?;
+        self.verify.validate()?;
         self.tls.validate()
     }
 

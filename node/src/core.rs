@@ -16,9 +16,10 @@ use crate::network::Peers;
 use crate::notices::Hub;
 use crate::origin::Caller;
 use crate::propose::{Proposer, Submission, no_leader};
+use crate::quarantine::Quarantine;
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
-use crate::storage::{Identity, OpenStores, StateReader};
+use crate::storage::{Identity, LogReader, OpenStores, StateReader};
 
 /// The parts of a running member.
 pub struct Core {
@@ -28,6 +29,8 @@ pub struct Core {
     pub(crate) known_version: u32,
     pub(crate) raft: Raft,
     pub(crate) state: StateReader,
+    pub(crate) log: LogReader,
+    pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) clock: Arc<ClusterClock>,
@@ -159,7 +162,29 @@ impl Core {
         what: WatchWhat,
         from_index: u64,
     ) -> Result<mpsc::Receiver<WatchEvent>, NodeError> {
+        self.quarantine.check()?;
         self.hub.watch(what, from_index)
+    }
+
+    /// The digest that was recorded at `index`, once this node has applied it; empty if it has
+    /// passed it by a snapshot or before it was started.
+    pub async fn digest_at(
+        &self,
+        index: u64,
+        deadline: tokio::time::Instant,
+    ) -> Result<v1::Digest, NodeError> {
+        let mut applied = self.hub.applied();
+        let reached = applied.wait_for(|applied| *applied >= index);
+        if tokio::time::timeout_at(deadline, reached).await.is_err() {
+            let message = format!("this node has not applied entry {index} yet");
+            return Err(NodeError::DeadlineExceeded { message });
+        }
+        let digests = self.state.digests().into_iter();
+        let digest = digests.rev().find(|(recorded, _)| *recorded == index);
+        Ok(v1::Digest {
+            index,
+            digest: digest.map_or_else(String::new, |(_, digest)| digest.to_string()),
+        })
     }
 
     /// Answers another node's question for its reads' index.

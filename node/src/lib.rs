@@ -43,6 +43,7 @@ mod notices;
 pub mod origin;
 mod plan;
 mod propose;
+mod quarantine;
 pub mod raft;
 mod read;
 mod respond;

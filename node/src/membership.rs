@@ -41,6 +41,9 @@ pub const ADMINISTER_TIMEOUT: Duration = TURN_TIMEOUT
     .saturating_add(CHANGE_TIMEOUT)
     .saturating_add(CHANGE_TIMEOUT);
 
+/// How long a member is waited for that is asked whether it can lead.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
 /// The leader and where it is, as far as this node knows.
 pub fn leader_of(raft: &Raft) -> Option<(u64, Member)> {
     let metrics = raft.metrics();
@@ -308,7 +311,8 @@ pub async fn reach_goal(core: &Core, id: u64) -> Result<(), NodeError> {
             plan.replacement(old, id)?;
             // The only voter has nobody to hand over to; it steps down when it is out.
             if old == core.identity().node_id && plan.voters.len() > 1 {
-                return hand_over(core, plan.best_successor(old, |_| true)?).await;
+                let to = successor(core, &plan, |_| true).await?;
+                return hand_over(core, to).await;
             }
             let change = ChangeMembers::Batch(vec![
                 ChangeMembers::AddVoterIds(BTreeSet::from([id])),
@@ -346,7 +350,9 @@ async fn remove(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCha
     plan.require_no_change()?;
     let gone = BTreeSet::from([request.id]);
     let (words, change) = if plan.voters.contains(&request.id) {
-        (plan.removal(request.id)?, ChangeMembers::RemoveVoters(gone))
+        let words = plan.removal(request.id)?;
+        require_leader(core, &plan, request.id).await?;
+        (words, ChangeMembers::RemoveVoters(gone))
     } else {
         let words = format!(
             "learner {} leaves the cluster; voters stay as they are",
@@ -388,12 +394,13 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
     let plan = Plan::of(core);
     let own = core.identity().node_id;
     let to = if request.id == 0 {
-        plan.best_successor(own, |_| true)?
+        successor(core, &plan, |_| true).await?
     } else {
         request.id
     };
     if to != own {
         plan.succession(to)?;
+        refuse_quarantined(core, &plan, to).await?;
     }
     let words = format!("member {own} hands leadership to member {to}");
     if request.dry_run || to == own {
@@ -401,6 +408,61 @@ async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberC
     }
     hand_over(core, to).await?;
     Ok(changed(core, to, words))
+}
+
+/// The nearest of the voters that can take leadership over and are `wanted`.
+pub async fn successor(
+    core: &Core,
+    plan: &Plan,
+    wanted: impl Fn(u64) -> bool,
+) -> Result<u64, NodeError> {
+    let (own, mut refused) = (core.identity().node_id, BTreeSet::new());
+    loop {
+        let to = plan.best_successor(own, |id| wanted(id) && !refused.contains(&id))?;
+        if !is_quarantined(core, plan, to).await {
+            return Ok(to);
+        }
+        refused.insert(to);
+    }
+}
+
+async fn refuse_quarantined(core: &Core, plan: &Plan, id: u64) -> Result<(), NodeError> {
+    if !is_quarantined(core, plan, id).await {
+        return Ok(());
+    }
+    Err(NodeError::Unsafe {
+        message: format!(
+            "member {id} is in quarantine, its state differs from that of the others; wait until \
+             it has built it anew, see `quorate alarm list`"
+        ),
+    })
+}
+
+/// Somebody who stays when `gone` leaves must be able to lead, and to send those in quarantine what
+/// they build their states from.
+async fn require_leader(core: &Core, plan: &Plan, gone: u64) -> Result<(), NodeError> {
+    let mut refused = Ok(());
+    for id in plan.voters.iter().copied().filter(|id| *id != gone) {
+        refused = refuse_quarantined(core, plan, id).await;
+        if refused.is_ok() {
+            return Ok(());
+        }
+    }
+    refused
+}
+
+/// Whether it says that its state is not to be used. One that says nothing does not say so.
+async fn is_quarantined(core: &Core, plan: &Plan, id: u64) -> bool {
+    if id == core.identity().node_id {
+        return core.quarantine.is_on();
+    }
+    let Ok(member) = plan.member(id) else {
+        return false;
+    };
+    let asked = core.peers.describe_build(id, &member.peer_addr);
+    let answer = tokio::time::timeout(ANSWER_MAX, asked).await;
+    let build = answer.ok().and_then(Result::ok);
+    build.is_some_and(|build| build.quarantined)
 }
 
 /// Hands leadership to `to`, which [`Plan::succession`] allows, and waits until it leads.

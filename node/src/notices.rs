@@ -149,7 +149,7 @@ impl Hub {
         inner.by_prefix.clear();
         inner.replay.clear();
         inner.replayable = 0;
-        inner.forgotten = applied;
+        inner.forgotten = applied.max(inner.applied);
         drop(inner);
         self.publish(applied, Vec::new());
     }

@@ -25,6 +25,7 @@ use crate::admission::{Admission, Lane, Permit};
 use crate::clock::ClusterClock;
 use crate::metrics::Metrics;
 use crate::origin::{Caller, Origin};
+use crate::quarantine::Quarantine;
 use crate::raft::{ORIGINS_SINCE, Outcome, Proposal, Raft, TypeConfig};
 use crate::respond::{self, Responder};
 use crate::room::Room;
@@ -80,6 +81,7 @@ pub struct Proposer {
     room: Arc<Room>,
     state: StateReader,
     metrics: Arc<Metrics>,
+    quarantine: Arc<Quarantine>,
 }
 
 /// What waits to be proposed, by lane.
@@ -112,6 +114,7 @@ struct Worker {
     clock: Arc<ClusterClock>,
     state: StateReader,
     metrics: Arc<Metrics>,
+    quarantine: Arc<Quarantine>,
 }
 
 /// Who gets which part of an entry's answer.
@@ -137,6 +140,7 @@ impl Proposer {
         admission: Arc<Admission>,
         metrics: Arc<Metrics>,
         room: Arc<Room>,
+        quarantine: Arc<Quarantine>,
     ) -> Self {
         // Bounded by the admission: every message holds a permit.
         let (growth, growing) = mpsc::unbounded_channel();
@@ -150,6 +154,7 @@ impl Proposer {
             clock,
             state: state.clone(),
             metrics: Arc::clone(&metrics),
+            quarantine: Arc::clone(&quarantine),
         };
         tokio::spawn(worker.run(lanes));
         Self {
@@ -159,6 +164,7 @@ impl Proposer {
             room,
             state,
             metrics,
+            quarantine,
         }
     }
 
@@ -207,6 +213,7 @@ impl Proposer {
 
     /// A place in flight for a command that is proposed here.
     fn enter(&self, lane: Lane, bytes: usize) -> Result<Permit, NodeError> {
+        self.quarantine.check()?;
         if lane == Lane::Growth {
             self.room.check()?;
         }
@@ -215,6 +222,7 @@ impl Proposer {
 
     /// A place in flight for a command that is passed on.
     pub fn admit(&self, command: &[u8]) -> Result<Permit, NodeError> {
+        self.quarantine.check()?;
         self.counted(self.admission.admit(Lane::of(command), command.len()))
     }
 
@@ -325,8 +333,9 @@ impl Worker {
         }
         match self.raft.client_write_many(proposals).await {
             Ok(results) => {
-                let metrics = Arc::clone(&self.metrics);
-                drop(tokio::spawn(deliver(results, waiting, metrics)));
+                let (metrics, quarantine) =
+                    (Arc::clone(&self.metrics), Arc::clone(&self.quarantine));
+                drop(tokio::spawn(deliver(results, waiting, metrics, quarantine)));
             }
             Err(fatal) => {
                 let error = NodeError::Stopped {
@@ -437,13 +446,26 @@ type Results = futures::stream::BoxStream<
 >;
 
 /// Hands the answers of a batch out, in the order of the log.
-async fn deliver(mut results: Results, waiting: Vec<Waiting>, metrics: Arc<Metrics>) {
+async fn deliver(
+    mut results: Results,
+    waiting: Vec<Waiting>,
+    metrics: Arc<Metrics>,
+    quarantine: Arc<Quarantine>,
+) {
     let (mut applied, proposed) = (0, waiting.len() as u64);
     for waiting in waiting {
         match results.next().await {
             Some(Ok(Ok(response))) => {
                 applied += 1;
-                waiting.answer(response.response);
+                // The entry counts; the answer came out of a state that is wrong.
+                match quarantine.is_on() {
+                    false => waiting.answer(response.response),
+                    true => waiting.fail(&NodeError::OutcomeUnknown {
+                        message: "it is in the log, but the state of this node, which would \
+                                  answer, differs from that of the others; ask another member"
+                            .to_owned(),
+                    }),
+                }
             }
             Some(Ok(Err(error))) => waiting.fail(&write_error(error)),
             Some(Err(fatal)) => waiting.fail(&NodeError::OutcomeUnknown {

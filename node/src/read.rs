@@ -22,6 +22,7 @@ use crate::membership::leader_of;
 use crate::network::Peers;
 use crate::origin::Origin;
 use crate::propose::{not_leader, stopped, too_late};
+use crate::quarantine::Quarantine;
 use crate::raft::{Member, Raft, TypeConfig, since_quorum};
 use crate::respond::{self, Responder};
 use crate::storage::StateReader;
@@ -62,6 +63,7 @@ struct Pending {
 pub struct Reader {
     tx: mpsc::UnboundedSender<Pending>,
     admission: Arc<Admission>,
+    quarantine: Arc<Quarantine>,
 }
 
 /// What answering works with.
@@ -77,6 +79,8 @@ pub struct ReadContext {
     pub state: StateReader,
     /// Follows the applied index.
     pub applied: watch::Receiver<u64>,
+    /// Whether the state is to be used.
+    pub quarantine: Arc<Quarantine>,
 }
 
 /// Which index a round of reads must see, and what time it is there.
@@ -91,13 +95,19 @@ impl Reader {
     pub fn start(context: ReadContext, admission: Arc<Admission>) -> Self {
         // Bounded by the admission: every message holds a permit.
         let (tx, rx) = mpsc::unbounded_channel();
+        let quarantine = Arc::clone(&context.quarantine);
         tokio::spawn(run(context, rx));
-        Self { tx, admission }
+        Self {
+            tx,
+            admission,
+            quarantine,
+        }
     }
 
     /// Queues a read. Every way out answers through the responder.
     pub fn submit(&self, read: ReadSubmission) {
-        let permit = match self.admission.admit(Lane::Upkeep, QUERY_BYTES) {
+        let sound = self.quarantine.check();
+        let permit = match sound.and_then(|()| self.admission.admit(Lane::Upkeep, QUERY_BYTES)) {
             Ok(permit) => permit,
             Err(error) => return read.responder.send(Err(error)),
         };
@@ -244,6 +254,13 @@ impl ReadContext {
 
     /// One look at the state answers all.
     fn answer_now(&self, batch: Vec<Pending>, now: Timestamp) {
+        // It may have begun while they waited.
+        if let Err(error) = self.quarantine.check() {
+            for pending in batch {
+                pending.read.responder.send(Err(error.clone()));
+            }
+            return;
+        }
         self.state.read(|view, index, applied_now| {
             // The state may have moved on since the round began; time does not go back.
             let now = now.max(applied_now);
@@ -284,6 +301,8 @@ impl ReadContext {
     }
 
     async fn local_read_point(&self, policy: ReadPolicy) -> Result<ReadPoint, NodeError> {
+        // The time that a leader tells comes out of its state.
+        self.quarantine.check()?;
         let linearizer = self
             .raft
             .get_read_linearizer(policy)

@@ -164,8 +164,8 @@ async fn hand_over(core: &Core) {
     let others = ask_voters(core).await;
     let roomy = others.iter().filter(|(_, short)| *short == Some(false));
     let roomy: Vec<u64> = roomy.map(|(member, _)| member.id).collect();
-    let own = core.identity().node_id;
-    let Ok(to) = Plan::of(core).best_successor(own, |id| roomy.contains(&id)) else {
+    let plan = Plan::of(core);
+    let Ok(to) = membership::successor(core, &plan, |id| roomy.contains(&id)).await else {
         return;
     };
     tracing::warn!(to, "the disk is nearly full: handing leadership over");

@@ -101,6 +101,18 @@ impl NodeProcess {
         Ok(())
     }
 
+    /// Makes the state of the node, which was killed, another than its log says.
+    pub async fn plant(&self) -> Result<()> {
+        let mut command = tokio::process::Command::new(&self.binary);
+        command.arg(&self.config_path).arg("plant");
+        let output = command.output().await?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            bail!("nothing was planted: {words}");
+        }
+        Ok(())
+    }
+
     /// Whether it was started and not stopped since.
     #[must_use]
     pub fn is_running(&self) -> bool {

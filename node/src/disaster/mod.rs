@@ -114,6 +114,17 @@ pub enum DisasterError {
         /// Of so many voters.
         voters: usize,
     },
+    /// What would be taken is known to be wrong.
+    #[error(
+        "the state in {path} differs from that of the other members ({why}); give the directory of \
+         another member, or, if none is left, delete {path}/quarantine to take this state as it is"
+    )]
+    Quarantined {
+        /// The member's directory.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
     /// The operator's floor is not above what the old log has.
     #[error(
         "--tokens-above {floor} is not above entry {last} of the old log; give the greatest token \

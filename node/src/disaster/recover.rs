@@ -77,6 +77,10 @@ pub fn plan(from: &[PathBuf]) -> Result<Plan, DisasterError> {
             voters: voters.len(),
         });
     }
+    if let Some(why) = stopped[0].quarantine()? {
+        let path = first.path.clone();
+        return Err(DisasterError::Quarantined { path, why });
+    }
     let missing = membership.membership().nodes();
     let missing = missing.filter(|(id, _)| voters.contains(id) && !here.contains(id));
     let missing = missing.map(|(id, member)| (*id, member.name.clone()));

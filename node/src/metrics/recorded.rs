@@ -86,6 +86,7 @@ pub struct Recorded {
     pub proposals_failed: Counter,
     pub refused_overload: Counter,
     pub watches_lagged: Counter,
+    pub digest_mismatches: Counter,
     rpc: Family<Two, Histogram, fn() -> Histogram>,
     granted: Family<One, Counter>,
     ended: Family<Two, Counter>,
@@ -126,6 +127,12 @@ impl Recorded {
                 "quorate_watch_lagged",
                 "",
                 "Watches that were dropped because their client did not keep up",
+            )),
+            digest_mismatches: book.counter((
+                "quorate_digest_mismatch",
+                "",
+                "Marks in the log at which this node's state was not that of a quorum, or at which \
+                 no quorum had the same",
             )),
             granted: grants(book),
             ended: ends(book),

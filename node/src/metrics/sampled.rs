@@ -77,7 +77,11 @@ impl Sampled {
         );
         book.gauges(told, build);
         Self {
-            healthy: book.gauge(("quorate_server_healthy", "", "1 while the node runs")),
+            healthy: book.gauge((
+                "quorate_server_healthy",
+                "",
+                "1 while the node runs and no alarm forbids to give it work",
+            )),
             alarms: book.gauges(
                 (
                     "quorate_alarm_active",

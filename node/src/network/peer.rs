@@ -28,6 +28,7 @@ use tonic::{Request, Status};
 
 use super::wire;
 use crate::membership::ADMINISTER_TIMEOUT;
+use crate::quarantine::Quarantine;
 use crate::raft::{Member, Snapshot, TypeConfig, Vote};
 use crate::storage::SnapshotData;
 
@@ -46,6 +47,7 @@ pub struct Peers {
     cluster_id: String,
     node_id: u64,
     connector: Connector,
+    quarantine: Arc<Quarantine>,
     channels: Mutex<HashMap<(String, Use), Channel>>,
     /// Where each member is now. A replication stream outlives a change of its target's address:
     /// Raft opens it once and keeps it.
@@ -62,11 +64,17 @@ enum Use {
 impl Peers {
     /// No connections yet.
     #[must_use]
-    pub fn new(cluster_id: String, node_id: u64, connector: Connector) -> Arc<Self> {
+    pub fn new(
+        cluster_id: String,
+        node_id: u64,
+        connector: Connector,
+        quarantine: Arc<Quarantine>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             cluster_id,
             node_id,
             connector,
+            quarantine,
             channels: Mutex::default(),
             addrs: Mutex::default(),
         })
@@ -164,6 +172,48 @@ impl Peers {
         let mut client = self.client(addr, Use::Raft)?;
         let call = client.describe_build(self.request(id, v1::DescribeBuildRequest {}));
         unary(addr, false, call).await
+    }
+
+    /// The digest that a member recorded at `index`; waits up to `wait` until it has come there.
+    pub async fn digest_at(
+        &self,
+        id: u64,
+        addr: &str,
+        index: u64,
+        wait: Duration,
+    ) -> Result<v1::Digest, NodeError> {
+        let mut client = self.client(addr, Use::Raft)?;
+        let timeout_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let request = v1::DigestAtRequest { index, timeout_ms };
+        let call = client.digest_at(self.request(id, request));
+        unary(addr, false, call).await
+    }
+
+    /// Asks the leader for a snapshot to build the state from; waits until that is done.
+    pub async fn resync(
+        &self,
+        id: u64,
+        addr: &str,
+        request: v1::ResyncRequest,
+    ) -> Result<(), NodeError> {
+        let mut client = self.client(addr, Use::Snapshot)?;
+        let reply = client.resync(self.request(id, request)).await?;
+        let error = reply.into_inner().error;
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Sends a member the snapshot that it has asked for; waits until it has used it.
+    pub async fn send_resync(
+        &self,
+        to: u64,
+        addr: &str,
+        vote: Vote,
+        data: SnapshotData,
+    ) -> Result<(), NodeError> {
+        let mut client = self.client(addr, Use::Snapshot)?;
+        let request = |messages| self.request(to, messages);
+        let sent = super::snapshot::send(&mut client, request, vote, data, true);
+        sent.await.map(drop)
     }
 
     /// Gives a blank node its id; answers the id that it has, and what it knows.
@@ -435,9 +485,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        // A wrong state goes no further: who leads next sends its own.
+        let sound = self.peers.quarantine.check();
+        sound.map_err(|error| Unreachable::new(&error))?;
         let mut client = self.client(Use::Snapshot)?;
         let request = |messages| self.request(messages);
-        let send = super::snapshot::send(&mut client, request, vote, snapshot);
+        let send = super::snapshot::send(&mut client, request, vote, snapshot.snapshot, false);
         tokio::select! {
             closed = cancel => Err(closed.into()),
             sent = send => {

@@ -14,7 +14,8 @@ use super::wire;
 use crate::alarm::AlarmKind;
 use crate::core::Core;
 use crate::membership;
-use crate::server::{execute_once, fatal};
+use crate::quarantine;
+use crate::server::{deadline, execute_once, fatal};
 use crate::shared::Shared;
 
 /// Serves the other nodes of the cluster.
@@ -95,6 +96,10 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::TransferLeaderReply>, Status> {
         let core = self.addressed(&request)?;
         let message = request.into_inner();
+        // It tells all voters who is to lead. Others vote for that one, in quarantine or not.
+        if message.to == core.identity().node_id {
+            core.quarantine.check()?;
+        }
         let (from, last) = (
             wire::vote_in(message.from)?,
             wire::log_id_in(message.last_log_id),
@@ -145,12 +150,36 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::DescribeBuildRequest>,
     ) -> Result<Response<v1::Build>, Status> {
-        self.addressed(&request)?;
+        let core = self.addressed(&request)?;
         Ok(Response::new(v1::Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command_version: self.shared.config().node.known_version(),
             disk_nearly_full: self.shared.alarms().is_on(AlarmKind::DiskNearlyFull),
+            quarantined: core.quarantine.is_on(),
         }))
+    }
+
+    async fn digest_at(
+        &self,
+        request: Request<v1::DigestAtRequest>,
+    ) -> Result<Response<v1::Digest>, Status> {
+        let core = self.addressed(&request)?;
+        let request = request.into_inner();
+        let digest = core.digest_at(request.index, deadline(request.timeout_ms));
+        Ok(Response::new(digest.await?))
+    }
+
+    async fn resync(
+        &self,
+        request: Request<v1::ResyncRequest>,
+    ) -> Result<Response<v1::ResyncReply>, Status> {
+        let core = self.addressed(&request)?;
+        let identity = core.identity();
+        let parties = Parties::check(request.metadata(), &identity.cluster_id, identity.node_id)?;
+        let min_index = request.get_ref().min_index;
+        let sent = quarantine::send_snapshot(&core, parties.from, min_index).await;
+        let error = sent.err().map(v1::NodeError::from);
+        Ok(Response::new(v1::ResyncReply { error }))
     }
 
     async fn administer(

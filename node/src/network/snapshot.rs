@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use futures::Stream;
+use openraft::async_runtime::WatchReceiver;
 use quorate_rpc::v1::peer_client::PeerClient;
 use quorate_rpc::v1::snapshot_message::Message;
 use quorate_rpc::v1::snapshot_reply::Reply;
@@ -17,6 +18,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::wire;
 use crate::core::Core;
+use crate::quarantine;
 use crate::raft::{Snapshot, Vote};
 use crate::server::fatal;
 use crate::storage::{Manifest, Receiver, SnapshotData};
@@ -26,18 +28,19 @@ const CHUNKS_AHEAD: usize = 4;
 
 type Messages = ReceiverStream<v1::SnapshotMessage>;
 
-/// Sends a snapshot and answers the receiver's vote.
+/// Sends a snapshot and answers the receiver's vote. With `resync` it was asked for.
 pub async fn send(
     client: &mut PeerClient<Channel>,
     request: impl FnOnce(Messages) -> Request<Messages>,
     vote: Vote,
-    snapshot: Snapshot,
+    data: SnapshotData,
+    resync: bool,
 ) -> Result<Vote, NodeError> {
     let (tx, rx) = mpsc::channel(CHUNKS_AHEAD);
-    let data = snapshot.snapshot;
     let start = v1::SnapshotStart {
         vote: Some(wire::vote_out(&vote)),
         manifest: data.manifest().encode().into(),
+        resync,
     };
     queue(&tx, Message::Start(start)).await?;
     let call = client.install_snapshot(request(ReceiverStream::new(rx)));
@@ -154,13 +157,18 @@ async fn take(
         }
     }
     let finished = blocking(move || receiver.finish()).await?;
-    let snapshot = Snapshot {
-        meta: manifest.meta.clone(),
-        snapshot: finished
-            .map_err(|error| wire::bad("snapshot", &error.to_string(), "see there"))?,
+    let data = finished.map_err(|error| wire::bad("snapshot", &error.to_string(), "see there"))?;
+    let vote = if start.resync {
+        quarantine::rebuild(core, data).await?;
+        core.raft().metrics().borrow_watched().vote
+    } else {
+        let snapshot = Snapshot {
+            meta: manifest.meta.clone(),
+            snapshot: data,
+        };
+        let installed = core.raft().install_full_snapshot(vote, snapshot).await;
+        installed.map_err(|error| fatal(&error))?.vote
     };
-    let installed = core.raft().install_full_snapshot(vote, snapshot).await;
-    let vote = installed.map_err(|error| fatal(&error))?.vote;
     answer(replies, Reply::Vote(wire::vote_out(&vote))).await
 }
 

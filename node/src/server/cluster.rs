@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use quorate_rpc::v1;
 use quorate_rpc::v1::administer_request::Request as Administer;
 use quorate_rpc::v1::cluster_server::Cluster;
-use quorate_rpc::{NodeError, v1};
 use tonic::{Request, Response, Status};
 
 use super::{deadline, save};
@@ -103,23 +103,8 @@ impl Cluster for ClusterService {
     async fn digest_at(&self, request: Request<v1::DigestAtRequest>) -> Answer<v1::Digest> {
         let core = self.shared.core()?;
         let request = request.into_inner();
-        let mut applied = core.hub.applied();
-        let reached = applied.wait_for(|applied| *applied >= request.index);
-        if tokio::time::timeout_at(deadline(request.timeout_ms), reached)
-            .await
-            .is_err()
-        {
-            let message = format!("this node has not applied entry {} yet", request.index);
-            return Err(NodeError::DeadlineExceeded { message }.into());
-        }
-        let digests = core.state.digests().into_iter();
-        let digest = digests.rev().find(|(index, _)| *index == request.index);
-        Ok(Response::new(v1::Digest {
-            index: request.index,
-            digest: digest
-                .map(|(_, digest)| digest.to_string())
-                .unwrap_or_default(),
-        }))
+        let digest = core.digest_at(request.index, deadline(request.timeout_ms));
+        Ok(Response::new(digest.await?))
     }
 
     async fn save_snapshot(

@@ -44,8 +44,8 @@ async fn livez(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> 
     answer(&[store(&shared)], &[], query.as_deref())
 }
 
-/// Whether it can be given work: it is a member, knows a leader, and has caught up. Alarms are
-/// shown with `?verbose`.
+/// Whether it can be given work: it is a member, knows a leader, has caught up, and has no alarm
+/// that forbids it. Other alarms are shown with `?verbose`.
 async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
     let checks = readiness(&shared).await;
     answer(&checks, &shared.alarms().active(), query.as_deref())
@@ -53,7 +53,10 @@ async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) ->
 
 /// Whether `/readyz` says yes.
 pub async fn ready(shared: &Shared) -> bool {
-    is_well(readiness(shared).await.iter())
+    is_well(
+        readiness(shared).await.iter(),
+        shared.alarms().active().iter(),
+    )
 }
 
 async fn readiness(shared: &Shared) -> Vec<Check> {
@@ -72,8 +75,11 @@ async fn readiness(shared: &Shared) -> Vec<Check> {
     checks
 }
 
-fn is_well<'a>(mut checks: impl Iterator<Item = &'a Check>) -> bool {
-    checks.all(|(_, outcome)| outcome.is_ok())
+fn is_well<'a>(
+    mut checks: impl Iterator<Item = &'a Check>,
+    mut alarms: impl Iterator<Item = &'a Alarm>,
+) -> bool {
+    checks.all(|(_, outcome)| outcome.is_ok()) && !alarms.any(|alarm| alarm.kind.unready())
 }
 
 async fn version() -> String {
@@ -147,7 +153,7 @@ fn answer(checks: &[Check], alarms: &[Alarm], query: Option<&str>) -> Answer {
         !excluded.any(|it| it == name)
     };
     let checks = checks.iter().filter(|(name, _)| counts(name));
-    let alarms = alarms.iter().filter(|_| verbose);
+    let alarms = alarms.iter().filter(|alarm| counts(alarm.kind.name()));
     let mut text = String::new();
     for (name, outcome) in checks.clone() {
         // Writing to a String cannot fail.
@@ -159,11 +165,15 @@ fn answer(checks: &[Check], alarms: &[Alarm], query: Option<&str>) -> Answer {
     }
     for Alarm {
         kind, text: facts, ..
-    } in alarms.filter(|alarm| counts(alarm.kind.name()))
+    } in alarms.clone()
     {
-        let _ = writeln!(text, "[!] {}: {facts}", kind.name());
+        let _ = match kind.unready() {
+            true => writeln!(text, "[-] {}: {facts}", kind.name()),
+            false if verbose => writeln!(text, "[!] {}: {facts}", kind.name()),
+            false => Ok(()),
+        };
     }
-    match is_well(checks) {
+    match is_well(checks, alarms) {
         true => (StatusCode::OK, text + "ok\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, text),
     }
@@ -192,19 +202,22 @@ mod tests {
         let checks = [("store", Ok(())), ("leader", Err("none".to_owned()))];
         let (status, text) = answer(&checks, &[], Some("verbose&exclude=leader"));
         assert_eq!((status, &*text), (StatusCode::OK, "[+] store ok\nok\n"));
+        let alarms = Alarms::default();
+        alarms.raise(AlarmKind::Quarantined, "the digest differs");
+        let query = Some("exclude=leader&exclude=quarantined");
+        let (status, _) = answer(&checks, &alarms.active(), query);
+        assert_eq!(status, StatusCode::OK);
+        let (status, _) = answer(&checks, &alarms.active(), Some("exclude=leader"));
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]
-    fn an_alarm_is_shown_to_those_who_ask_and_leaves_the_node_ready() {
+    fn an_alarm_that_forbids_work_makes_the_node_unready() {
         let alarms = Alarms::default();
-        alarms.raise(AlarmKind::DiskNearlyFull, "make room");
-        let answer = |query| answer(&[("store", Ok(()))], &alarms.active(), query);
-        assert_eq!(answer(None), (StatusCode::OK, "ok\n".to_owned()));
-        let (status, text) = answer(Some("verbose"));
-        assert_eq!(status, StatusCode::OK);
-        assert_eq!(text, "[+] store ok\n[!] disk_nearly_full: make room\nok\n");
-        let (_, text) = answer(Some("verbose&exclude=disk_nearly_full"));
-        assert_eq!(text, "[+] store ok\nok\n");
+        alarms.raise(AlarmKind::Quarantined, "the digest differs");
+        let (status, text) = answer(&[("store", Ok(()))], &alarms.active(), None);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "[-] quarantined: the digest differs\n");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::admission::overloaded;
 use crate::core::Core;
 use crate::disaster::clock_ms;
+use crate::quarantine::Quarantine;
 use crate::snapshot_file::{FileError, Header, Summary, Writer};
 use crate::storage::{Checkpoint, Identity};
 
@@ -35,6 +36,7 @@ pub type Parts = ReceiverStream<Part>;
 
 /// Starts saving. Whoever drops the stream ends it.
 pub async fn save(core: &Core) -> Result<Parts, NodeError> {
+    core.quarantine.check()?;
     let place = Arc::clone(&core.saves).try_acquire_owned();
     let place = place.map_err(|_| {
         let actual = (SAVES_MAX + 1).to_string();
@@ -46,6 +48,7 @@ pub async fn save(core: &Core) -> Result<Parts, NodeError> {
         .map_err(|error| failed(&error))?
         .map_err(|error| failed(&error))?;
     let header = header(core.identity(), &checkpoint);
+    let quarantine = Arc::clone(&core.quarantine);
     let (parts, received) = mpsc::channel(PARTS_WAITING);
     tokio::task::spawn_blocking(move || {
         let _place = place;
@@ -58,7 +61,7 @@ pub async fn save(core: &Core) -> Result<Parts, NodeError> {
             rows_estimated,
         };
         // One who has gone away needs no error.
-        if let Err(error) = write_file(&checkpoint, &header, sink, &rows)
+        if let Err(error) = write_file(&checkpoint, &header, sink, &rows, &quarantine)
             && !parts.is_closed()
         {
             tracing::error!(%error, "a snapshot was not saved");
@@ -94,6 +97,7 @@ fn write_file(
     header: &Header,
     out: impl Write,
     rows: &AtomicU64,
+    quarantine: &Quarantine,
 ) -> Result<Summary, FileError> {
     let mut writer = Writer::new(out, header)?;
     let mut written = Ok(());
@@ -104,6 +108,9 @@ fn write_file(
     });
     scanned.map_err(|error| FileError::Io(error.into()))?;
     written?;
+    // It may have begun meanwhile: without its end the file is no snapshot.
+    let sound = quarantine.check();
+    sound.map_err(|error| FileError::Io(io::Error::other(error)))?;
     Ok(writer.finish()?.1)
 }
 

@@ -195,7 +195,8 @@ impl Shared {
             _ => None,
         };
         let alarms = self.alarms.active();
-        let healthy = failure.is_none();
+        let unready = alarms.iter().any(|alarm| alarm.kind.unready());
+        let healthy = failure.is_none() && !unready;
         let problems = failure
             .into_iter()
             .chain(alarms.iter().map(|alarm| alarm.text.clone()));

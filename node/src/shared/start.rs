@@ -17,6 +17,7 @@ use crate::network::Peers;
 use crate::node::{Health, StartError};
 use crate::notices::Hub;
 use crate::propose::Proposer;
+use crate::quarantine::{self, Quarantine};
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
 use crate::server::SAVES_MAX;
@@ -36,15 +37,12 @@ impl Shared {
         });
         let stores = Arc::new(storage.handles());
         let log_failure = storage.log.failure();
+        let log = storage.log.reader();
+        let quarantine = self.open_quarantine().await?;
 
-        let tls = self.tls.as_ref();
-        let connector = tls.map_or_else(Connector::plain, Tls::connector);
-        let peers = Peers::new(identity.cluster_id.clone(), identity.node_id, connector);
-        let config = self.config.raft_config(&identity.cluster_id).validate();
-        let config = Arc::new(config.map_err(|error| StartError::Raft(error.to_string()))?);
-        let (id, network) = (identity.node_id, Arc::clone(&peers));
-        let raft = Raft::new(id, config, network, storage.log, storage.state).await;
-        let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+        let peers = self.peers(&identity, &quarantine);
+        let raft = self.start_raft(&identity, storage, &peers, !quarantine.is_on());
+        let raft = raft.await?;
 
         let limits = &self.config.limits;
         let lease = Duration::from_millis(self.config.raft.election_max_ms);
@@ -56,6 +54,7 @@ impl Shared {
             clock: Arc::clone(&clock),
             state: state.clone(),
             applied: hub.applied(),
+            quarantine: Arc::clone(&quarantine),
         };
         let proposer = Proposer::start(
             raft.clone(),
@@ -64,6 +63,7 @@ impl Shared {
             admission(),
             Arc::clone(&self.metrics),
             Arc::default(),
+            Arc::clone(&quarantine),
         );
         let member = Member {
             name: identity.name.clone(),
@@ -75,6 +75,8 @@ impl Shared {
             known_version: self.config.node.known_version(),
             raft,
             state,
+            log,
+            quarantine,
             hub,
             peers,
             clock,
@@ -93,6 +95,41 @@ impl Shared {
         self.health.send_replace(Health::Running);
         *self.core.write().unwrap_or_else(PoisonError::into_inner) = Some(core);
         Ok(())
+    }
+
+    fn peers(&self, identity: &Identity, quarantine: &Arc<Quarantine>) -> Arc<Peers> {
+        let tls = self.tls.as_ref();
+        let connector = tls.map_or_else(Connector::plain, Tls::connector);
+        let (cluster_id, node_id) = (identity.cluster_id.clone(), identity.node_id);
+        Peers::new(cluster_id, node_id, connector, Arc::clone(quarantine))
+    }
+
+    /// Starts Raft. A node that cannot lead votes like the others.
+    async fn start_raft(
+        &self,
+        identity: &Identity,
+        storage: Storage,
+        peers: &Arc<Peers>,
+        can_lead: bool,
+    ) -> Result<Raft, StartError> {
+        let failed = |error: &dyn std::error::Error| StartError::Raft(error.to_string());
+        let config = openraft::Config {
+            enable_elect: can_lead,
+            ..self.config.raft_config(&identity.cluster_id)
+        };
+        let config = Arc::new(config.validate().map_err(|error| failed(&error))?);
+        let (id, network) = (identity.node_id, Arc::clone(peers));
+        let raft = Raft::new(id, config, network, storage.log, storage.state).await;
+        raft.map_err(|error| failed(&error))
+    }
+
+    async fn open_quarantine(&self) -> Result<Arc<Quarantine>, StartError> {
+        let data = self.data.lock().await;
+        let Some(data) = data.as_ref() else {
+            return Err(StartError::Raft("the node is stopping".to_owned()));
+        };
+        let alarms = Arc::clone(&self.alarms);
+        Ok(Quarantine::open(data.quarantine(), alarms)?)
     }
 
     fn hub(&self) -> Arc<Hub> {
@@ -128,6 +165,11 @@ impl Shared {
             .spawn(ticker::run(Arc::clone(core), self.stop.clone()));
         let stewarded = Arc::clone(core);
         self.spawn_until_stop(async move { steward::run(&stewarded).await });
+        let (shared, comparing) = (Arc::clone(self), Arc::clone(core));
+        self.spawn_until_stop(async move {
+            let every = Duration::from_millis(shared.config.verify.every_ms);
+            quarantine::run(&comparing, &shared.alarms, every).await;
+        });
         let raising = Arc::clone(core);
         self.spawn_until_stop(async move { upgrade::run(&raising).await });
         let (shared, looking) = (Arc::clone(self), Arc::clone(core));

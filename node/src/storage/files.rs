@@ -54,6 +54,19 @@ pub(super) fn remove_dir(path: &Path) -> Result<(), StorageError> {
     }
 }
 
+/// Removes a file and makes that durable; nothing happens if it is not there.
+pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StorageError::io("remove", path)(error)),
+        Ok(()) => {}
+    }
+    match path.parent() {
+        Some(parent) => sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
 /// Names of what is in a directory.
 pub(super) fn names(path: &Path) -> Result<Vec<String>, StorageError> {
     let entries = fs::read_dir(path).map_err(StorageError::io("list", path))?;

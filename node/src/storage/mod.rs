@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod guard;
 mod log;
+mod mark;
 pub mod offline;
 mod open;
 mod receiver;
@@ -27,6 +28,7 @@ pub use codec::{
 };
 pub use error::StorageError;
 pub use log::{LogOptions, LogReader, LogStore};
+pub use mark::QuarantineMark;
 pub use open::{DataDir, FORMAT_VERSION, Identity};
 pub use receiver::{ReceiveError, Receiver};
 pub use refound::{Founder, NewCluster};

@@ -91,6 +91,11 @@ impl Stopped {
         &self.identity
     }
 
+    /// Why its state is not to be trusted; `None` if it is.
+    pub fn quarantine(&self) -> Result<Option<String>, StorageError> {
+        self.dir.quarantine().read()
+    }
+
     /// The directory's format version.
     #[must_use]
     pub fn format(&self) -> u8 {

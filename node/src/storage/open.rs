@@ -8,6 +8,7 @@
 //! current     which state directory holds
 //! state-<n>/  RocksDB: the rows of the state machine and the applied index
 //! snapshots/  checkpoints of the state, and one that is being received
+//! quarantine  only while the state is not to be trusted: why
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::take_u8;
 use super::error::StorageError;
 use super::files;
+use super::mark::QuarantineMark;
 
 /// The directory format that this build writes, and the newest it reads.
 pub const FORMAT_VERSION: u8 = 1;
@@ -30,6 +32,7 @@ const ACKED: &str = "acked";
 const CURRENT: &str = "current";
 const STATE_PREFIX: &str = "state-";
 const SNAPSHOTS: &str = "snapshots";
+const QUARANTINE: &str = "quarantine";
 
 /// Which node a directory belongs to. Written once, never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +150,12 @@ impl DataDir {
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
         snapshots_of(&self.path)
+    }
+
+    /// Where it stands that its state is not to be trusted.
+    #[must_use]
+    pub fn quarantine(&self) -> QuarantineMark {
+        QuarantineMark::new(self.path.join(QUARANTINE))
     }
 
     pub(super) fn log(&self) -> PathBuf {

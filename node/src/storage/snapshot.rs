@@ -321,6 +321,14 @@ impl Snapshots {
         }
     }
 
+    /// Removes the newest at once, also if it is being sent: what it holds is wrong.
+    pub fn remove_newest(&mut self) -> Result<(), StorageError> {
+        match self.newest.take() {
+            Some(newest) => files::remove_dir(newest.path()),
+            None => Ok(()),
+        }
+    }
+
     /// Gives a directory that is complete but for its manifest its place and name. The older of it
     /// and the newest so far goes.
     pub fn publish(

@@ -87,6 +87,11 @@ impl Behind {
         let _ = self.wake.try_send(());
     }
 
+    /// Nothing may be applied or written any more.
+    pub fn fail(&self, problem: &StorageError) {
+        self.failure.get_or_init(|| problem.to_string());
+    }
+
     /// An error once a write has failed: what is on disk then is unknown, so the node must stop.
     pub fn check(&self) -> io::Result<()> {
         match self.failure.get() {
@@ -132,7 +137,7 @@ impl Shared {
         };
         let written = database.write(&rows, applied.as_ref(), &membership);
         if let Err(error) = &written {
-            behind.failure.get_or_init(|| error.to_string());
+            behind.fail(error);
             return written;
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);

@@ -58,6 +58,7 @@ mod digests;
 mod export;
 pub(super) mod offline;
 mod reader;
+mod rebuild;
 mod seed;
 #[cfg(test)]
 mod tests;
@@ -149,6 +150,8 @@ struct Shared {
     snapshots: Mutex<Snapshots>,
     digests: Mutex<Digests>,
     behind: Behind,
+    /// Held by whoever puts another state in the place of this one.
+    replacing: Mutex<()>,
 }
 
 /// The state machine of this node, as Raft drives it.
@@ -187,6 +190,7 @@ impl StateStore {
             snapshots: Mutex::new(snapshots),
             digests: Mutex::default(),
             behind,
+            replacing: Mutex::default(),
         });
         behind::start(&shared, wake).map_err(StorageError::io("start the thread of", dir))?;
         Ok(Self { shared, hook })
@@ -391,20 +395,32 @@ impl Shared {
 
     /// Checkpoint first, then everything else from the checkpoint itself: what it holds is what it
     /// covers, whatever is applied meanwhile.
+    ///
+    /// If another state takes the place of this one meanwhile, it is made again of that one.
     fn build_snapshot(&self) -> Result<SnapshotData, StorageError> {
-        let making = self.snapshots().fresh_path();
-        files::remove_dir(&making)?;
-        self.write_pending()?;
-        let database = self.state().database.clone();
-        database.checkpoint(&making)?;
-        drop(database);
-        let (last_log_id, last_membership) = Database::open_checkpoint(&making)?.applied()?;
-        let meta = SnapshotMeta {
-            last_log_id,
-            last_membership,
-        };
-        let manifest = Manifest::of_checkpoint(&making, meta)?;
-        self.snapshots().publish(&making, manifest)
+        loop {
+            let making = self.snapshots().fresh_path();
+            files::remove_dir(&making)?;
+            self.write_pending()?;
+            let (number, database) = {
+                let state = self.state();
+                (state.number, state.database.clone())
+            };
+            database.checkpoint(&making)?;
+            drop(database);
+            let (last_log_id, last_membership) = Database::open_checkpoint(&making)?.applied()?;
+            let meta = SnapshotMeta {
+                last_log_id,
+                last_membership,
+            };
+            let manifest = Manifest::of_checkpoint(&making, meta)?;
+            let mut snapshots = self.snapshots();
+            if self.state().number == number {
+                return snapshots.publish(&making, manifest);
+            }
+            drop(snapshots);
+            files::remove_dir(&making)?;
+        }
     }
 
     /// Everything is made beside the present state and verified; then one rename switches over.
@@ -416,6 +432,10 @@ impl Shared {
             let problem = "it covers something else than was announced";
             return Err(StorageError::damaged(data.path(), problem));
         }
+        let _replacing = self
+            .replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let number = self.state().number + 1;
         let path = open::state_of(&self.dir, number);
         data.link_to(&path)?;

@@ -160,35 +160,16 @@ impl Replay {
 
     /// Applies the next entry.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), StorageError> {
-        let state = &mut self.state;
-        let index = entry.log_id.index;
         // Nobody waits for notices here.
-        let applied = state.apply(&entry.log_id, &entry.payload, &mut Vec::new());
-        applied.map_err(|error| {
-            state
-                .database
-                .damaged(format!("log entry {index}: {error}"))
-        })?;
-        state.applied = Some(entry.log_id);
-        if state.pending.bytes() > self.options.pending_bytes {
-            self.write_pending()?;
-        }
-        Ok(())
+        let mut told = Vec::new();
+        self.state
+            .replay(entry, self.options.pending_bytes, &mut told)
     }
 
     /// Writes what waits, durably.
     pub fn finish(mut self) -> Result<(), StorageError> {
-        self.write_pending()?;
+        self.state.write_all()?;
         self.state.database.flush()
-    }
-
-    fn write_pending(&mut self) -> Result<(), StorageError> {
-        let state = &mut self.state;
-        let rows = state.pending.begin();
-        let applied = state.applied.as_ref();
-        state.database.write(&rows, applied, &state.membership)?;
-        state.pending.finish(&rows);
-        Ok(())
     }
 
     /// The digest of the rows.

@@ -9,6 +9,7 @@ use quorate_statemachine::{Timestamp, version, view};
 use super::Shared;
 use crate::raft::{LogId, StoredMembership};
 use crate::storage::error::StorageError;
+use crate::storage::log::LogReader;
 use crate::storage::receiver::Receiver;
 use crate::storage::snapshot::{Manifest, SnapshotData};
 
@@ -129,6 +130,13 @@ impl StateReader {
     #[must_use]
     pub fn snapshot(&self) -> Option<SnapshotData> {
         self.shared.snapshots().newest().cloned()
+    }
+
+    /// Puts a snapshot of another member, and the entries of the log behind it, in the place of the
+    /// state; see [`super::rebuild`]. The snapshot must not be newer than the state. Answers the
+    /// last applied index.
+    pub fn rebuild(&self, data: &SnapshotData, log: &LogReader) -> Result<u64, StorageError> {
+        self.shared.rebuild(data, log)
     }
 
     /// Starts or goes on receiving a snapshot; what comes out is for Raft to install.

@@ -16,6 +16,7 @@ use crate::origin::Caller;
 use crate::raft::{Membership, Proposal, log_id};
 use crate::storage::{DataDir, Identity, Receiver, Storage, StorageOptions};
 
+mod rebuild;
 mod snapshots;
 
 struct Home {

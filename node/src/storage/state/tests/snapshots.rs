@@ -3,7 +3,7 @@
 use super::*;
 
 /// Sends every file, with an interruption in the middle of each.
-fn transfer(from: &SnapshotData, to: &StateStore) -> SnapshotData {
+pub(super) fn transfer(from: &SnapshotData, to: &StateStore) -> SnapshotData {
     let manifest = Manifest::decode(&from.manifest().encode()).unwrap();
     let mut receiver = to.reader().receiver(manifest.clone()).unwrap();
     while let Some((file, offset)) = receiver.next() {
