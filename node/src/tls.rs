@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use quorate_rpc::certificate::{Certificate, Names};
 use quorate_rpc::tls::{
     ALPN, Connector, Identity, NodeVerifier, TlsError, VERSIONS, authorities, certificates,
-    node_config, not_a_node, provider,
+    node_config, not_a_node, provider, read_file,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -239,11 +239,12 @@ impl fmt::Display for End {
     }
 }
 
-/// The bytes of all files, to see a change; nothing for one that cannot be read.
+/// The bytes of all files, to see a change; nothing for one that cannot be read, which is told when
+/// it is read for good.
 fn contents(section: &TlsSection) -> Vec<Vec<u8>> {
     let files = section.files().into_iter();
     files
-        .map(|file| std::fs::read(file).unwrap_or_default())
+        .map(|file| read_file(file, "a certificate or a private key").unwrap_or_default())
         .collect()
 }
 

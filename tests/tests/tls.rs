@@ -338,39 +338,94 @@ fn tells_no_secret(cluster: &Cluster) -> Result<()> {
 async fn new_files_that_cannot_be_used_are_refused_and_the_old_ones_go_on() -> Result<()> {
     scenario(Options::new(NODE, 1).with_tls(), async |cluster| {
         let authority = cluster.authority().context("it has one")?;
-        let (ca, pair) = (authority.ca(), authority.client("operator")?);
+        let pair = authority.client("operator")?;
+        let tls = client_tls(&authority.ca(), Some(&pair))?;
         let at = cluster.nodes[0].client_addr();
         let cert = cluster.nodes[0].config().tls.cert.clone();
-        let alarms = async || -> Result<Vec<(String, String)>> {
-            let admin = Admin::connect_with([at], Some(client_tls(&ca, Some(&pair))?))?;
-            let alarms = admin.status().await?.alarms;
-            Ok(alarms.into_iter().map(|it| (it.kind, it.text)).collect())
-        };
-        let alarm = async |kind: &str, words: &str| {
-            until("the alarm", PATIENCE, async || {
-                let on = alarms().await?;
-                Ok(on
-                    .iter()
-                    .any(|(is, text)| is == kind && text.contains(words))
-                    .then_some(()))
-            })
-            .await
-        };
         let good = fs::read_to_string(&cert)?;
         replace(&cert, "no certificate", 0o644)?;
-        alarm("certificate_refused", "stay in use").await?;
+        alarm(at, &tls, "certificate_refused", "stay in use").await?;
         replace(&cert, &fs::read_to_string(&pair.cert)?, 0o644)?;
-        alarm("certificate_refused", "do not belong together").await?;
+        alarm(at, &tls, "certificate_refused", "do not belong together").await?;
         replace(&cert, &good, 0o644)?;
-        until("the alarm to end", PATIENCE, async || {
-            Ok(alarms().await?.is_empty().then_some(()))
-        })
-        .await?;
+        no_alarm(at, &tls).await?;
 
         let soon = SystemTime::now() + Duration::from_secs(3 * 86_400 + 3_600);
         let ending = authority.sign("n1", &["spiffe://test/node/n1"], &["127.0.0.1"], soon)?;
         ensure!(ending.cert == cert, "{ending:?}");
-        alarm("certificate_expiring", "ends in 3 days").await
+        alarm(at, &tls, "certificate_expiring", "ends in 3 days").await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_pair_that_has_ended_or_is_exposed_or_too_large_is_refused() -> Result<()> {
+    scenario(Options::new(NODE, 1).with_tls(), async |cluster| {
+        let authority = cluster.authority().context("it has one")?;
+        let pair = authority.client("operator")?;
+        let tls = client_tls(&authority.ca(), Some(&pair))?;
+        let at = cluster.nodes[0].client_addr();
+        let own = &cluster.nodes[0].config().tls;
+        let signed = |name: &str, not_after: SystemTime| {
+            let uri = "spiffe://test/node/n1";
+            authority.sign(name, &[uri], &["127.0.0.1"], not_after)
+        };
+        let put = |pair: &Pair, key_mode: u32| -> Result<()> {
+            replace(&own.key, &fs::read_to_string(&pair.key)?, key_mode)?;
+            replace(&own.cert, &fs::read_to_string(&pair.cert)?, 0o644)
+        };
+        let hour = Duration::from_secs(3_600);
+
+        // Each time the alarm is asked for over a new connection, which the old pair serves.
+        put(&signed("ended", SystemTime::now() - hour)?, 0o600)?;
+        alarm(at, &tls, "certificate_refused", "has ended").await?;
+        put(&signed("exposed", SystemTime::now() + 8_760 * hour)?, 0o644)?;
+        alarm(at, &tls, "certificate_refused", "mode 0644").await?;
+        let log = cluster.nodes[0].stderr()?;
+        ensure!(!log.contains("read new certificates"), "{log}");
+
+        // What is wrong with it is made right in place.
+        fs::set_permissions(&own.key, fs::Permissions::from_mode(0o600))?;
+        no_alarm(at, &tls).await?;
+        let log = cluster.nodes[0].stderr()?;
+        ensure!(log.contains("read new certificates"), "{log}");
+
+        let good = fs::read_to_string(&own.cert)?;
+        replace(&own.cert, &"x".repeat((4 << 20) + 1), 0o644)?;
+        alarm(
+            at,
+            &tls,
+            "certificate_refused",
+            "4194305 bytes, limit 4194304",
+        )
+        .await?;
+        replace(&own.cert, &good, 0o644)?;
+        no_alarm(at, &tls).await
+    })
+    .await
+}
+
+/// Kinds and texts of a node's alarms, over a connection of its own.
+async fn alarms(at: &str, tls: &ClientTls) -> Result<Vec<(String, String)>> {
+    let admin = Admin::connect_with([at], Some(tls.clone()))?;
+    let alarms = admin.status().await?.alarms;
+    Ok(alarms.into_iter().map(|it| (it.kind, it.text)).collect())
+}
+
+async fn alarm(at: &str, tls: &ClientTls, kind: &str, words: &str) -> Result<()> {
+    until("the alarm", PATIENCE, async || {
+        let on = alarms(at, tls).await?;
+        let found = on
+            .iter()
+            .any(|(is, text)| is == kind && text.contains(words));
+        Ok(found.then_some(()))
+    })
+    .await
+}
+
+async fn no_alarm(at: &str, tls: &ClientTls) -> Result<()> {
+    until("the alarms to end", PATIENCE, async || {
+        Ok(alarms(at, tls).await?.is_empty().then_some(()))
     })
     .await
 }

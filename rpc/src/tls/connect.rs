@@ -15,7 +15,8 @@ use tokio_rustls::TlsConnector;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 
-/// The configuration that counts at the moment.
+/// The configuration that counts at the moment. It may read files: it is asked on a thread that may
+/// block.
 pub type Source = Arc<dyn Fn() -> Arc<ClientConfig> + Send + Sync>;
 
 /// Makes connections for channels of tonic.
@@ -63,8 +64,10 @@ impl Connector {
         };
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| wrong("the host is neither a DNS name nor an address"))?;
-        // Reading files is quick, and connections are rare.
-        let opened = TlsConnector::from(source()).connect(name, stream).await;
+        let source = Arc::clone(source);
+        let config = tokio::task::spawn_blocking(move || source()).await;
+        let config = config.map_err(io::Error::other)?;
+        let opened = TlsConnector::from(config).connect(name, stream).await;
         match opened {
             Ok(mut stream) => {
                 refusal(stream.fill_buf().await.map_err(told)?)?;

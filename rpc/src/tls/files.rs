@@ -1,6 +1,7 @@
 //! Certificates and keys from files. A private key that others can read is not taken.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,7 +85,7 @@ impl Identity {
         let chain = certificates(cert, "a certificate")?;
         let what = "a private key";
         check_key(key)?;
-        let pem = read(key, what)?;
+        let pem = read_file(key, what)?;
         let private = PrivateKeyDer::from_pem_slice(&pem);
         let private = private.map_err(|error| bad(key, what, error.to_string()))?;
         Ok(Self {
@@ -117,7 +118,7 @@ pub fn certificates(
     path: &Path,
     what: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read(path, what)?;
+    let pem = read_file(path, what)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|error| bad(path, what, error.to_string()))?;
     if found.is_empty() {
@@ -145,20 +146,28 @@ fn parsed(path: &Path, der: &[u8]) -> Result<Certificate, TlsError> {
     Certificate::parse(der).map_err(|problem| bad(path, "a certificate", problem))
 }
 
-fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
+/// The bytes of a regular file that is not too large to be one of ours.
+pub fn read_file(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
     let unreadable = |problem: String| TlsError::Unreadable {
         path: path.to_owned(),
         what,
         problem,
     };
-    let metadata = metadata(path, what)?;
-    if metadata.len() > FILE_BYTES_MAX {
-        let size = metadata.len();
-        return Err(unreadable(format!(
-            "it has {size} bytes, limit {FILE_BYTES_MAX}"
-        )));
+    let mut size = metadata(path, what)?.len();
+    let mut bytes = Vec::new();
+    if size <= FILE_BYTES_MAX {
+        // It may have grown since: one byte above the limit tells.
+        let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+        let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|error| unreadable(error.to_string()))?;
+        size = bytes.len() as u64;
     }
-    fs::read(path).map_err(|error| unreadable(error.to_string()))
+    match size {
+        ..=FILE_BYTES_MAX => Ok(bytes),
+        _ => Err(unreadable(format!(
+            "it has {size} bytes, limit {FILE_BYTES_MAX}"
+        ))),
+    }
 }
 
 fn metadata(path: &Path, what: &'static str) -> Result<Metadata, TlsError> {
@@ -260,5 +269,21 @@ mod tests {
             .expect_err("a directory")
             .to_string();
         assert!(error.contains("no regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_with_both_numbers_and_not_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("ca.pem");
+        let file = File::create(&path).expect("made");
+        file.set_len(FILE_BYTES_MAX).expect("as long as may be");
+        let bytes = read_file(&path, "a certificate").expect("read");
+        assert_eq!(bytes.len() as u64, FILE_BYTES_MAX);
+        file.set_len(FILE_BYTES_MAX + 1).expect("longer");
+        let error = authorities(&path).expect_err("too large").to_string();
+        assert!(error.contains("4194305"), "{error}");
+        assert!(error.contains("limit 4194304"), "{error}");
+        // A device has no end.
+        read_file(Path::new("/dev/zero"), "a certificate").expect_err("no regular file");
     }
 }

@@ -15,7 +15,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 
 pub use connect::{Connector, Source, Stream, refusal_frames};
-pub use files::{Identity, TlsError, authorities, certificates};
+pub use files::{Identity, TlsError, authorities, certificates, read_file};
 pub use verify::{NodeVerifier, not_a_node};
 
 /// What HTTP/2 is called in a handshake.
