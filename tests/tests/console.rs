@@ -24,17 +24,18 @@ fn http(cluster: &Cluster, node: usize) -> String {
     cluster.nodes[node].config().listen.http.clone()
 }
 
-async fn ask(address: &str, host: &str, path: &str) -> Result<TcpStream> {
+/// Asks for `what`, a method and a path.
+async fn ask(address: &str, host: &str, what: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let request = format!("{what} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     Ok(stream)
 }
 
 /// Status, head in lower case, body.
-async fn get_as(address: &str, host: &str, path: &str) -> Result<(u16, String, String)> {
+async fn answer(address: &str, host: &str, what: &str) -> Result<(u16, String, String)> {
     let mut answer = String::new();
-    let mut stream = ask(address, host, path).await?;
+    let mut stream = ask(address, host, what).await?;
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
@@ -44,7 +45,7 @@ async fn get_as(address: &str, host: &str, path: &str) -> Result<(u16, String, S
 }
 
 async fn get(address: &str, path: &str) -> Result<(u16, String, String)> {
-    get_as(address, address, path).await
+    answer(address, address, &format!("GET {path}")).await
 }
 
 async fn json(address: &str, path: &str) -> Result<Value> {
@@ -59,7 +60,7 @@ struct Page(BufReader<TcpStream>);
 impl Page {
     async fn open(address: &str) -> Result<Self> {
         Ok(Self(BufReader::new(
-            ask(address, address, "/console/live").await?,
+            ask(address, address, "GET /console/live").await?,
         )))
     }
 
@@ -113,7 +114,7 @@ async fn a_lease_appears_ends_and_is_explained() -> Result<()> {
             .await?;
 
         let client: Client = cluster.client()?;
-        let token = claim(&client, "ship", "captain").await?.to_string();
+        let token = claim(&client, "ship", "captain", 1_500).await?.to_string();
         let part = page
             .part("leases", |part| row(part, "ship").is_some())
             .await?;
@@ -151,14 +152,14 @@ async fn a_lease_appears_ends_and_is_explained() -> Result<()> {
     .await
 }
 
-async fn claim(client: &Client, key: &str, owner: &str) -> Result<u64> {
+async fn claim(client: &Client, key: &str, owner: &str, ttl_ms: u64) -> Result<u64> {
     use quorate_statemachine::lease::{Claim, Claimed, SameOwner};
     use quorate_statemachine::{LeaseToken, Owner};
     let claim = Claim {
         key: name(key)?,
         owner: Owner::new(name(owner)?, name(owner)?),
         lease_token: LeaseToken::parse(format!("proof-of-{owner}"))?,
-        ttl_ms: 1_500,
+        ttl_ms,
         same_owner: SameOwner::Busy,
         metadata: Vec::new(),
     };
@@ -195,14 +196,15 @@ async fn the_page_is_guarded_and_needs_nothing_from_elsewhere() -> Result<()> {
         }
         // A name of somebody else's that leads to this address.
         for path in ["/console/", "/console/live", "/console/key?of=a"] {
-            let (status, _, body) = get_as(&address, "evil.example", path).await?;
+            let (status, _, body) =
+                answer(&address, "evil.example", &format!("GET {path}")).await?;
             ensure!(
                 status == 403 && body.contains("evil.example"),
                 "{path}: {status}: {body}"
             );
         }
         // Probes come under any name.
-        let (status, ..) = get_as(&address, "evil.example", "/livez").await?;
+        let (status, ..) = answer(&address, "evil.example", "GET /livez").await?;
         ensure!(status == 200, "{status}");
         Ok(())
     })
@@ -254,6 +256,84 @@ async fn open_pages_are_bounded_and_do_not_hold_a_node_back() -> Result<()> {
         cluster.nodes[0].terminate().await?;
         cluster.start_all()?;
         cluster.leader().await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_is_read_and_nothing_else() -> Result<()> {
+    scenario(nodes(1), async |cluster| {
+        let address = http(cluster, 0);
+        for method in ["POST", "PUT", "DELETE"] {
+            for path in [
+                "/",
+                "/console",
+                "/console/",
+                "/console/console.css",
+                "/console/console.js",
+                "/console/live",
+                "/console/key?of=a",
+                "/console/process?of=a",
+                "/console/queue?of=a",
+            ] {
+                let what = format!("{method} {path}");
+                let (status, head, body) = answer(&address, &address, &what).await?;
+                ensure!(status == 405, "{what}: {status}: {body}");
+                ensure!(head.contains("allow: get,head"), "{what}: {head}");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_it_shows_what_the_node_has_and_says_so() -> Result<()> {
+    scenario(nodes(3), async |cluster| {
+        let client: Client = cluster.client()?;
+        let token = claim(&client, "ship", "captain", 600_000)
+            .await?
+            .to_string();
+        client.process("voyage")?.register("").await?;
+        client.queue("cargo")?.push("a barrel").send().await?;
+        let survivor = cluster.follower().await?;
+        cluster.caught_up(survivor).await?;
+        for node in 0..cluster.nodes.len() {
+            if node != survivor {
+                cluster.nodes[node].kill()?;
+            }
+        }
+
+        let address = http(cluster, survivor);
+        let mut page = Page::open(&address).await?;
+        let part = page.part("cluster", |part| part["fresh"] == false).await?;
+        let members = part["members"].as_array().context("members")?;
+        ensure!(members.len() == 3, "{part}");
+        // A page that is opened now has all tables, of the same look.
+        let mut page = Page::open(&address).await?;
+        page.part("cluster", |part| part["fresh"] == false).await?;
+        let part = page
+            .part("leases", |part| row(part, "ship").is_some())
+            .await?;
+        ensure!(row(&part, "ship").context("seen")?["token"] == *token);
+        for (table, name) in [("processes", "voyage"), ("queues", "cargo")] {
+            page.part(table, |part| part.to_string().contains(name))
+                .await?;
+        }
+
+        for path in [
+            "/console/key?of=ship",
+            "/console/process?of=voyage",
+            "/console/queue?of=cargo",
+        ] {
+            let shown = json(&address, path).await?;
+            ensure!(shown["fresh"] == false, "{path}: {shown}");
+        }
+        let story = json(&address, "/console/key?of=ship").await?;
+        ensure!(story["lease"]["owner"] == "captain", "{story}");
+        ensure!(get(&address, "/console/").await?.0 == 200, "the page");
+        ensure!(get(&address, "/readyz").await?.0 == 503, "it is not ready");
         Ok(())
     })
     .await
