@@ -1,11 +1,13 @@
 //! The typed services, called as a program in another language calls them: on the generated client,
 //! without retries and without anything of ours in between.
 
+mod grants;
 mod health;
 mod leases;
 mod locks;
 mod processes;
 mod queues;
+mod wakes;
 mod watch;
 
 use anyhow::{Context, Result, bail, ensure};

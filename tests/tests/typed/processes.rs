@@ -12,7 +12,7 @@ use tonic::{Code, Request};
 
 use super::{NODE, channel, refused};
 
-fn register(id: &str) -> v1::RegisterProcessRequest {
+pub fn register(id: &str) -> v1::RegisterProcessRequest {
     v1::RegisterProcessRequest {
         id: id.to_owned(),
         definition: "a definition".into(),
@@ -20,7 +20,7 @@ fn register(id: &str) -> v1::RegisterProcessRequest {
     }
 }
 
-fn append(id: &str, event_type: &str) -> v1::AppendEventRequest {
+pub fn append(id: &str, event_type: &str) -> v1::AppendEventRequest {
     v1::AppendEventRequest {
         id: id.to_owned(),
         event_type: event_type.to_owned(),
@@ -29,7 +29,7 @@ fn append(id: &str, event_type: &str) -> v1::AppendEventRequest {
     }
 }
 
-fn ending(state: v1::ProcessState) -> Option<Ending> {
+pub fn ending(state: v1::ProcessState) -> Option<Ending> {
     Some(Ending {
         state: state.into(),
         outcome: "42".into(),
