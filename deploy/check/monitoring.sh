@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/quorate}")
 reference=docs/reference/metrics.md
 rules=deploy/monitoring/alerts.yml
+tests=deploy/monitoring/alerts_test.yml
 dashboard=deploy/monitoring/dashboard.json
 
 fail() {
@@ -25,6 +26,10 @@ done
 alerts=$(sed -n 's/^ *- alert: //p' "$rules" | sort)
 sections=$(sed -n 's/^## //p' docs/operations/alerts.md | sort)
 [ "$alerts" = "$sections" ] || fail "the sections of docs/operations/alerts.md are not the alerts"
+# Every alert is seen to fire by a test.
+for alert in $alerts; do
+    grep -q "^ *alertname: $alert\$" "$tests" || fail "no test in $tests expects $alert to fire"
+done
 
 if ! command -v promtool >/dev/null 2>&1 && ! deploy/build/install.sh prometheus; then
     echo "NOT RUN: Prometheus' own check of the rules, and its scrape of a node. It is not installed." >&2
@@ -36,7 +41,7 @@ quietly() {
 }
 quietly promtool check rules "$rules"
 quietly promtool check config deploy/monitoring/prometheus.yml
-quietly promtool test rules deploy/monitoring/alerts_test.yml
+quietly promtool test rules "$tests"
 
 # A real node, and a real Prometheus that scrapes it.
 dir=$(mktemp -d)
