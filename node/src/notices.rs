@@ -110,7 +110,7 @@ impl Hub {
     /// Takes in what happened to the state.
     pub fn observe(&self, change: StateChange) {
         match change {
-            StateChange::Applied { index, notices } => {
+            StateChange::Applied { index, notices, .. } => {
                 let entries = notices
                     .into_iter()
                     .map(|entry| (entry.index, entry.notices));

@@ -8,6 +8,7 @@
 use crate::access::Rights;
 use crate::command::{Action, Command, Reply, Response};
 use crate::context::Context;
+use crate::figure::Figure;
 use crate::id::Principal;
 use crate::limits::{SWEEP_MAX, TICK_SWEEP_MAX};
 use crate::notice::Notice;
@@ -15,7 +16,7 @@ use crate::refusal::{Broken, Failure, Refusal};
 use crate::request::{self, Known};
 use crate::tables::{Meta, MetaRow, Table, meta_key};
 use crate::time::{Timestamp, clamp};
-use crate::transaction::{Changes, Transaction, read};
+use crate::transaction::{Changes, Finished, Transaction, read};
 use crate::view::View;
 use crate::{access, cluster, codec, expiry, lease, lock, process, queue, session};
 
@@ -41,6 +42,8 @@ pub struct Applied {
     pub reply: Reply,
     /// For those who wait or watch, in order.
     pub notices: Vec<Notice>,
+    /// For metrics.
+    pub figures: Vec<Figure>,
     /// For the store: to be written together with the entry's index.
     pub changes: Changes,
 }
@@ -205,7 +208,12 @@ fn finish(
     command: &Command,
     reply: Reply,
 ) -> Result<Applied, Broken> {
-    let (mut changes, digest, mut notices) = tx.finish(meta.digest);
+    let Finished {
+        mut changes,
+        digest,
+        mut notices,
+        figures,
+    } = tx.finish(meta.digest);
     meta.digest = digest;
     if let Action::Cluster(cluster::Command::RecordDigest(_)) = command.action {
         notices.push(Notice::DigestRecorded { digest });
@@ -216,6 +224,7 @@ fn finish(
         meta,
         reply,
         notices,
+        figures,
         changes,
     })
 }

@@ -4,11 +4,11 @@
 //!
 //! The state is a set of ordered rows ([`view::View`]). A log entry holds one encoded [`Command`],
 //! its log index, and the cluster time at which the leader proposed it. [`apply`] turns a view and
-//! an entry into a [`Reply`], notices for those who wait, and the rows to change; the node writes
-//! those rows together with the entry's index. Nothing else changes state, and [`apply`] has no
-//! other input: no clock, no randomness, no hash-map order, no floats, no threads, no IO. Every
-//! node that applies the same log has the same rows, byte for byte, and a running
-//! [`digest::Digest`] of them to prove it.
+//! an entry into a [`Reply`], notices for those who wait, [`figure`]s for metrics, and the rows to
+//! change; the node writes those rows together with the entry's index. Nothing else changes state,
+//! and [`apply`] has no other input: no clock, no randomness, no hash-map order, no floats, no
+//! threads, no IO. Every node that applies the same log has the same rows, byte for byte, and a
+//! running [`digest::Digest`] of them to prove it.
 //!
 //! Reading goes through [`query::query`], with the same view.
 //!
@@ -48,6 +48,7 @@ mod context;
 pub mod digest;
 pub mod expiry;
 pub mod fencing;
+pub mod figure;
 mod id;
 pub mod lease;
 pub mod limits;

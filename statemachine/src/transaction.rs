@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::digest::Digest;
+use crate::figure::Figure;
 use crate::notice::Notice;
 use crate::refusal::Broken;
 use crate::tables::{Key, Table};
@@ -41,8 +42,21 @@ pub struct Transaction<'a> {
     view: &'a dyn View,
     cells: BTreeMap<Vec<u8>, Cell>,
     notices: Vec<Notice>,
-    /// Notices at the savepoint.
-    notices_before: Option<usize>,
+    figures: Vec<Figure>,
+    /// How many notices and figures there were at the savepoint.
+    told_before: Option<(usize, usize)>,
+}
+
+/// What a transaction did.
+pub struct Finished {
+    /// The rows that differ from the view.
+    pub changes: Changes,
+    /// The digest with these changes.
+    pub digest: Digest,
+    /// For those who wait or watch.
+    pub notices: Vec<Notice>,
+    /// For metrics.
+    pub figures: Vec<Figure>,
 }
 
 impl<'a> Transaction<'a> {
@@ -52,7 +66,8 @@ impl<'a> Transaction<'a> {
             view,
             cells: BTreeMap::new(),
             notices: Vec::new(),
-            notices_before: None,
+            figures: Vec::new(),
+            told_before: None,
         }
     }
 
@@ -107,7 +122,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn write(&mut self, key: &[u8], value: Option<Bytes>) -> Result<(), Broken> {
-        let saved = self.notices_before.is_some();
+        let saved = self.told_before.is_some();
         let cell = self.cell(key)?;
         let replaced = std::mem::replace(&mut cell.new, value);
         if saved && cell.before.is_none() {
@@ -195,16 +210,22 @@ impl<'a> Transaction<'a> {
         self.notices.push(notice);
     }
 
-    /// Marks the one place to roll back to.
-    pub fn save(&mut self) {
-        assert!(self.notices_before.is_none(), "there is one savepoint");
-        self.notices_before = Some(self.notices.len());
+    /// Tells metrics.
+    pub fn count(&mut self, figure: Figure) {
+        self.figures.push(figure);
     }
 
-    /// Undoes all writes and notices since the savepoint.
+    /// Marks the one place to roll back to.
+    pub fn save(&mut self) {
+        assert!(self.told_before.is_none(), "there is one savepoint");
+        self.told_before = Some((self.notices.len(), self.figures.len()));
+    }
+
+    /// Undoes all writes since the savepoint, and what was told.
     pub fn roll_back(&mut self) {
-        let notices = self.notices_before.expect("there is a savepoint");
+        let (notices, figures) = self.told_before.expect("there is a savepoint");
         self.notices.truncate(notices);
+        self.figures.truncate(figures);
         for cell in self.cells.values_mut() {
             if let Some((new, written)) = cell.before.take() {
                 cell.new = new;
@@ -213,9 +234,9 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The rows that differ from the view, what they do to the digest, and the notices.
+    /// All that it did, to a state that has this digest.
     #[must_use]
-    pub fn finish(self, mut digest: Digest) -> (Changes, Digest, Vec<Notice>) {
+    pub fn finish(self, mut digest: Digest) -> Finished {
         let mut changes = Changes::new();
         for (key, cell) in self.cells {
             if !cell.written || cell.old == cell.new {
@@ -224,7 +245,12 @@ impl<'a> Transaction<'a> {
             digest.replace(&key, cell.old.as_deref(), cell.new.as_deref());
             changes.push((key, cell.new));
         }
-        (changes, digest, self.notices)
+        Finished {
+            changes,
+            digest,
+            notices: self.notices,
+            figures: self.figures,
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub use refound::{Founder, NewCluster};
 pub use snapshot::{CHUNK_BYTES_MAX, Chunk, FileEntry, Manifest, SnapshotData};
 pub use state::{
     AppliedNotices, Checkpoint, NoticeHook, SnapshotBuilder, StateChange, StateOptions,
-    StateReader, StateSizes, StateStore,
+    StateReader, StateSizes, StateStore, Totals,
 };
 
 /// Bounds of the stores' memory.

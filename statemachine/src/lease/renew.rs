@@ -7,6 +7,7 @@ use crate::access::needs;
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
+use crate::figure::{Figure, Held};
 use crate::id::{LeaseToken, Name};
 use crate::limits::RENEWALS_PER_ENTRY_MAX;
 use crate::refusal::{Broken, Failure, InvalidArgument, Refusal, answered};
@@ -114,6 +115,10 @@ pub(super) fn extend(
     lease: &mut Lease,
     ttl_ms: u64,
 ) -> Result<(), Broken> {
+    tx.count(Figure::Renewed {
+        held: Held::Lease,
+        left_ms: lease.expires_at.since(ctx.now),
+    });
     lease.ttl_ms = ttl_ms;
     lease.renewed_at = ctx.now;
     lease.expires_at = ctx.now.plus(ttl_ms);

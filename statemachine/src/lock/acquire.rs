@@ -11,6 +11,7 @@ use super::{End, Lock, Member, Mode, Place, deadlock};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
+use crate::figure::Figure;
 use crate::id::{Name, Owner};
 use crate::limits::{
     LIVENESS_BYTES_MAX, LOCK_DELAY_MS_MAX, LOCK_HOLDERS_MAX, LOCK_HOLDERS_SHOWN,
@@ -227,6 +228,7 @@ impl Acquire {
         hold(ctx, lock, &mut member);
         insert_member(tx, meta, lock, &mut member)?;
         store(tx, lock, ctx.now)?;
+        tx.count(Figure::LockWaited { waited_ms: 0 });
         tx.notify(Notice::LockGranted {
             key: self.key.clone(),
             id: self.id.id,

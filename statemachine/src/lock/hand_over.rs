@@ -5,6 +5,7 @@ use super::end::{end, file_hand_over};
 use super::row::{first_waiter, holders, member_of, promote, store};
 use super::{End, Lock};
 use crate::context::Context;
+use crate::figure::Figure;
 use crate::id::Name;
 use crate::limits::{LOCK_HOLDERS_MAX, MEMBERS_ENDED_MAX};
 use crate::notice::Notice;
@@ -36,6 +37,9 @@ pub(super) fn hand_over(
             break;
         }
         let holder = promote(tx, ctx, lock, first)?;
+        tx.count(Figure::LockWaited {
+            waited_ms: ctx.now.since(holder.asked_at),
+        });
         tx.notify(Notice::LockGranted {
             key: lock.key.clone(),
             id: holder.id.id,

@@ -9,6 +9,7 @@ use crate::access::needs;
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
+use crate::figure::{Figure, Held};
 use crate::id::Name;
 use crate::limits::{RENEWALS_PER_ENTRY_MAX, TTL_MS_MAX};
 use crate::refusal::{Failure, InvalidArgument, Refusal, Subject, answered};
@@ -94,6 +95,10 @@ impl Renew {
                 renewed_at,
                 ..
             } => {
+                tx.count(Figure::Renewed {
+                    held: Held::Lock,
+                    left_ms: member.expires_at.since(ctx.now),
+                });
                 *renewed_at = ctx.now;
                 member.ttl_ms = self.ttl_ms.unwrap_or(member.ttl_ms);
                 member.expires_at = ctx.now.plus(member.ttl_ms);

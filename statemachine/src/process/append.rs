@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Event, Process, ProcessState, check_final, require};
 use crate::command::Validate;
 use crate::context::Context;
+use crate::figure::Figure;
 use crate::id::Name;
 use crate::limits::{PAYLOAD_BYTES_MAX, PROCESS_EVENTS_MAX};
 use crate::notice::Notice;
@@ -166,6 +167,7 @@ impl Append {
             .into());
         };
         if first.event_type == self.event_type && first.payload == self.payload {
+            tx.count(Figure::EventRepeated);
             return Ok(Appended {
                 sequence,
                 at: first.at,

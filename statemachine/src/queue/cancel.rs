@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Item, ItemId, row};
 use crate::command::Validate;
 use crate::context::Context;
+use crate::figure::Figure;
 use crate::id::Name;
 use crate::refusal::{Failure, Refusal, Subject};
 use crate::transaction::Transaction;
@@ -39,6 +40,9 @@ impl Cancel {
         }
         let mut queue = row::load(tx, &self.queue)?;
         row::remove(tx, ctx, &mut queue, &item)?;
+        if item.claim.is_some() {
+            tx.count(Figure::ClaimExpired { again: false });
+        }
         row::store(tx, ctx, queue)?;
         Ok(item.seen_at(ctx.now))
     }

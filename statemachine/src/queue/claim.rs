@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClaimedItem, Item, ItemClaim, ItemId, ItemState, Queue, row};
 use crate::command::Validate;
 use crate::context::Context;
+use crate::figure::Figure;
 use crate::id::{Name, Owner};
 use crate::limits::{CLAIM_BYTES_MAX, CLAIM_ITEMS_MAX, LIVENESS_BYTES_MAX};
 use crate::refusal::{Broken, Failure, InvalidArgument};
@@ -116,6 +117,7 @@ impl Claim {
             item.attempts = item.attempts.saturating_add(1);
             item.claim = Some(self.new_claim(ctx));
         })?;
+        tx.count(Figure::Claimed);
         Ok(ClaimedItem { item, payload })
     }
 

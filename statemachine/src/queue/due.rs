@@ -5,6 +5,7 @@
 
 use super::{Item, ItemId, ItemState, Queue, renew, row};
 use crate::context::Context;
+use crate::figure::Figure;
 use crate::id::Name;
 use crate::limits::QUEUE_IDLE_RETENTION_MS;
 use crate::refusal::Broken;
@@ -44,6 +45,8 @@ pub(crate) fn expire_claim_due(
     }
     let mut row = row::load(tx, queue)?;
     row::shift(tx, &mut row, &mut item, |item| item.expire_claim(ctx.now))?;
+    let again = item.state != ItemState::Dead;
+    tx.count(Figure::ClaimExpired { again });
     row::store(tx, ctx, row)
 }
 

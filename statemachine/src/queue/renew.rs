@@ -7,6 +7,7 @@ use super::{Item, ItemClaim, ItemId, row};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
+use crate::figure::{Figure, Held};
 use crate::id::Name;
 use crate::refusal::{Broken, Failure, InvalidArgument};
 use crate::tables::{DueKind, due_key, item_key};
@@ -42,6 +43,10 @@ impl Renew {
     ) -> Result<ItemClaim, Failure> {
         let mut item = row::require_claim(tx, ctx, &self.queue, self.item_id, self.fencing_token)?;
         let claim = claim_of(&self.queue, &mut item)?;
+        tx.count(Figure::Renewed {
+            held: Held::Claim,
+            left_ms: claim.expires_at.since(ctx.now),
+        });
         claim.ttl_ms = self.ttl_ms;
         claim.expires_at = ctx.now.plus(self.ttl_ms);
         if claim.expires_at < claim.filed_at {

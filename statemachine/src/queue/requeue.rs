@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Item, ItemId, ItemState, row};
 use crate::command::Validate;
 use crate::context::Context;
+use crate::figure::Figure;
 use crate::id::Name;
 use crate::refusal::{Failure, Refusal, Subject};
 use crate::transaction::Transaction;
@@ -37,6 +38,9 @@ impl Requeue {
         }
         row::require_earlier_claim(ctx, &self.queue, &item)?;
         let mut queue = row::load(tx, &self.queue)?;
+        if item.claim.is_some() {
+            tx.count(Figure::ClaimExpired { again: true });
+        }
         row::shift(tx, &mut queue, &mut item, |item| item.revive(ctx.now))?;
         row::store(tx, ctx, queue)?;
         Ok(item)

@@ -6,6 +6,7 @@ use super::{Item, ItemId, ItemState, row};
 use crate::command::Validate;
 use crate::context::Context;
 use crate::fencing::FencingToken;
+use crate::figure::Figure;
 use crate::id::Name;
 use crate::limits::NOTE_BYTES_MAX;
 use crate::refusal::{Failure, InvalidArgument};
@@ -100,6 +101,7 @@ impl Settle {
             }
         };
         row::store(tx, ctx, queue)?;
+        tx.count(Figure::ClaimSettled(settled));
         Ok(settled)
     }
 }

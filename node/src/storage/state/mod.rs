@@ -36,6 +36,7 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quorate_statemachine as statemachine;
+use quorate_statemachine::figure::Figure;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::tables::{self, MetaRow};
 use quorate_statemachine::{Timestamp, codec, version};
@@ -62,11 +63,13 @@ mod rebuild;
 mod seed;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod view;
 
 pub use export::Checkpoint;
 pub use reader::{StateReader, StateSizes};
 pub(super) use seed::Seed;
+pub use totals::Totals;
 
 /// Entries that are answered together.
 const CHUNK_ENTRIES_MAX: usize = 256;
@@ -118,6 +121,8 @@ pub enum StateChange {
         index: u64,
         /// What its entries told, in log order.
         notices: Vec<AppliedNotices>,
+        /// What they did, in numbers.
+        figures: Vec<Figure>,
     },
     /// A snapshot took the place of the state; nobody was told what happened in between.
     Replaced {
@@ -230,9 +235,12 @@ impl StateStore {
         for (responder, outcome) in told.answers {
             responder.send(outcome);
         }
-        let notices = told.notices;
         if let Some(index) = told.applied {
-            (self.hook)(StateChange::Applied { index, notices });
+            (self.hook)(StateChange::Applied {
+                index,
+                notices: told.notices,
+                figures: told.figures,
+            });
         }
         Ok(())
     }
@@ -254,6 +262,7 @@ struct Told {
     applied: Option<u64>,
     answers: Vec<(ApplyResponder<TypeConfig>, Outcome)>,
     notices: Vec<AppliedNotices>,
+    figures: Vec<Figure>,
 }
 
 impl State {
@@ -299,7 +308,7 @@ impl State {
         &mut self,
         id: &LogId,
         payload: &Payload,
-        notices: &mut Vec<AppliedNotices>,
+        told: &mut Told,
     ) -> io::Result<Option<statemachine::Reply>> {
         match payload {
             EntryPayload::Blank => Ok(None),
@@ -320,12 +329,13 @@ impl State {
                     self.pending.add(key, value);
                 }
                 if !applied.notices.is_empty() {
-                    notices.push(AppliedNotices {
+                    told.notices.push(AppliedNotices {
                         index: id.index,
                         now: applied.meta.now,
                         notices: applied.notices,
                     });
                 }
+                told.figures.extend(applied.figures);
                 self.meta = applied.meta;
                 Ok(Some(applied.reply))
             }
@@ -372,7 +382,7 @@ impl Shared {
             return Err(io::Error::other(problem));
         }
         let began = Instant::now();
-        let reply = state.apply(&entry.log_id, &entry.payload, &mut told.notices)?;
+        let reply = state.apply(&entry.log_id, &entry.payload, told)?;
         state.applied = Some(entry.log_id);
         let waiting = state.pending.bytes();
         drop(state);

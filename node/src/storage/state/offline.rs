@@ -8,7 +8,7 @@ use quorate_statemachine::tables::{self, MetaRow, VersionRow};
 use quorate_statemachine::version;
 
 use super::database::{Database, KEYS_END};
-use super::{State, StateOptions, decode_meta, read_current};
+use super::{State, StateOptions, Told, decode_meta, read_current};
 use crate::raft::{Entry, LogId, StoredMembership};
 use crate::storage::error::StorageError;
 use crate::storage::open;
@@ -160,8 +160,8 @@ impl Replay {
 
     /// Applies the next entry.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), StorageError> {
-        // Nobody waits for notices here.
-        let mut told = Vec::new();
+        // Nobody waits for what it tells.
+        let mut told = Told::default();
         self.state
             .replay(entry, self.options.pending_bytes, &mut told)
     }

@@ -6,7 +6,7 @@ use quorate_statemachine::digest::Digest;
 use quorate_statemachine::tables::{MetaRow, VersionRow};
 use quorate_statemachine::{Timestamp, version, view};
 
-use super::Shared;
+use super::{Shared, Totals};
 use crate::raft::{LogId, StoredMembership};
 use crate::storage::error::StorageError;
 use crate::storage::log::LogReader;
@@ -71,6 +71,12 @@ impl StateReader {
     #[must_use]
     pub fn meta(&self) -> MetaRow {
         self.shared.state().meta.clone()
+    }
+
+    /// Sums over all queues and all locks.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.state().tables.totals()
     }
 
     /// The version of the cluster, at the last applied command.

@@ -5,7 +5,7 @@
 
 use std::sync::PoisonError;
 
-use super::{AppliedNotices, Digests, Shared, State, check_installed, write_current};
+use super::{Digests, Shared, State, Told, check_installed, write_current};
 use crate::raft::Entry;
 use crate::storage::error::StorageError;
 use crate::storage::log::LogReader;
@@ -139,11 +139,11 @@ impl State {
                     return Err(self.database.damaged(problem));
                 }
             }
-            let mut told = Vec::new();
+            let mut told = Told::default();
             for entry in &entries {
                 self.replay(entry, pending_bytes, &mut told)?;
             }
-            digests.record(&told);
+            digests.record(&told.notices);
         }
     }
 
@@ -152,7 +152,7 @@ impl State {
         &mut self,
         entry: &Entry,
         pending_bytes: usize,
-        told: &mut Vec<AppliedNotices>,
+        told: &mut Told,
     ) -> Result<(), StorageError> {
         let index = entry.log_id.index;
         let applied = self.apply(&entry.log_id, &entry.payload, told);

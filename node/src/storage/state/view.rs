@@ -9,6 +9,7 @@ use quorate_statemachine::{Broken, tables, view};
 
 use super::Rows;
 use super::database::{Database, KEYS_END};
+use super::totals::Totals;
 use crate::storage::error::StorageError;
 
 /// Rows that are put (`Some`) or removed (`None`) over what lies below.
@@ -19,6 +20,7 @@ pub(super) type Overlay = BTreeMap<Vec<u8>, Option<Bytes>>;
 pub(super) struct Tables {
     by_tag: BTreeMap<u8, Rows>,
     bytes: usize,
+    totals: Totals,
 }
 
 impl Tables {
@@ -28,6 +30,9 @@ impl Tables {
             .iter()
             .map(|(key, value)| key.len() + value.len())
             .sum::<usize>();
+        for row in rows.values() {
+            self.totals.replace(tag, None, Some(row));
+        }
         self.by_tag.insert(tag, rows);
     }
 
@@ -41,8 +46,10 @@ impl Tables {
 
     /// Puts a changed row in place if it belongs to one of these tables.
     pub fn change(&mut self, key: &[u8], value: Option<&Bytes>) {
-        let table = tables::tag_of(key).and_then(|tag| self.by_tag.get_mut(&tag));
-        let Some(table) = table else {
+        let Some(tag) = tables::tag_of(key) else {
+            return;
+        };
+        let Some(table) = self.by_tag.get_mut(&tag) else {
             return;
         };
         let old = match value {
@@ -55,7 +62,14 @@ impl Tables {
             }
             None => table.remove(key),
         };
+        let (old, new) = (old.as_deref(), value.map(|value| &**value));
+        self.totals.replace(tag, old, new);
         self.bytes -= old.map_or(0, |old| key.len() + old.len());
+    }
+
+    /// Sums over the rows of queues and locks.
+    pub fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// The table that holds all of `from..to`, if one of these does.

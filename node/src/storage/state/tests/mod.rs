@@ -317,7 +317,12 @@ async fn notices_come_in_order_and_digests_are_kept() {
     entries.push(entry_of(3, &cluster::RecordDigest {}.into()));
     apply(&mut store, entries).await;
     let changes = std::mem::take(&mut *home.changes.lock().unwrap());
-    let [StateChange::Applied { index: 3, notices }] = &changes[..] else {
+    let [
+        StateChange::Applied {
+            index: 3, notices, ..
+        },
+    ] = &changes[..]
+    else {
         panic!("{changes:?}");
     };
     let indices: Vec<u64> = notices.iter().map(|entry| entry.index).collect();
