@@ -9,7 +9,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
 
+pub mod access;
 pub mod alarm;
+pub mod audit;
 pub mod bench;
 pub mod cert;
 pub mod cluster;
@@ -132,7 +134,7 @@ pub struct Global {
         hide_short_help = true
     )]
     pub key_file: Option<PathBuf>,
-    /// File that holds the bearer token
+    /// File that holds the bearer token; without it, the token in QUORATE_TOKEN
     #[arg(
         long,
         env = "QUORATE_TOKEN_FILE",
@@ -141,6 +143,14 @@ pub struct Global {
         hide_short_help = true
     )]
     pub token_file: Option<PathBuf>,
+    /// Send the token to other machines without TLS, where others may read it
+    #[arg(
+        long,
+        env = "QUORATE_INSECURE_TOKEN",
+        global = true,
+        hide_short_help = true
+    )]
+    pub insecure_token: bool,
 }
 
 impl Global {
@@ -183,6 +193,11 @@ pub enum Command {
     /// Alarms: what the members say an operator should look at
     #[command(subcommand)]
     Alarm(alarm::Verb),
+    /// Access control: users, roles and tokens; on and off
+    #[command(subcommand)]
+    Access(access::Verb),
+    /// Who did what and when, from the log of a member
+    Audit(audit::Audit),
     /// Certificates: make an authority, nodes' and clients' certificates, and look at them
     #[command(subcommand)]
     Cert(cert::Verb),
@@ -466,9 +481,36 @@ mod tests {
     }
 
     #[test]
+    fn access_control_has_its_verbs() {
+        for line in [
+            "access status",
+            "access enable --yes",
+            "access disable",
+            "access on --yes",
+            "access off",
+            "access user put ci --role builder --role looker --certificate",
+            "access user list",
+            "access user delete ci --yes",
+            "access role put builder --rule write:lease:build/ --rule read:cluster",
+            "access role delete builder",
+            "access token create ci --ttl 30d --out ci.token",
+            "access token list ci",
+            "access token revoke 0123 --yes",
+            "audit",
+            "audit --user ci --prefix build/ --command lease. --since 1h --before 5m --limit 9",
+            "audit --anonymous --after 7 --ticks",
+        ] {
+            parse(&format!("quorate {line}")).expect(line);
+        }
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         for line in [
             "lease claim k --ttl 10s",
+            "access role put builder --rule do:lease:",
+            "audit --user ci --anonymous",
+            "audit --limit 0",
             "queue settle q 9 --token 7 --dead --retry-in 5s",
             "bench lock --seconds 1 --count 5",
             "lease renew k --token -1",

@@ -2,7 +2,8 @@
 
 use quorate_client::admin::Admin;
 use quorate_client::{
-    Client, ClientFiles, ClientTls, Consistency, ReadFrom, Remote, RemoteOptions,
+    Bearer, Client, ClientFiles, ClientTls, Consistency, Credential, ReadFrom, Remote,
+    RemoteOptions,
 };
 
 use crate::args::{Global, ReadConsistency};
@@ -15,7 +16,6 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
 
 /// A client that knows these endpoints only.
 pub fn client_at(global: &Global, endpoints: &[String]) -> Result<Client, Failure> {
-    refuse_token(global)?;
     let (consistency, read_from) = match global.consistency {
         ReadConsistency::Linearizable => (Consistency::Linearizable, ReadFrom::Leader),
         ReadConsistency::Lease => (Consistency::Lease, ReadFrom::Leader),
@@ -24,6 +24,7 @@ pub fn client_at(global: &Global, endpoints: &[String]) -> Result<Client, Failur
     let options = RemoteOptions {
         read_from,
         tls: tls(global)?,
+        credential: credential(global)?,
         ..RemoteOptions::default()
     };
     let remote = Remote::new(trimmed(endpoints), options)?;
@@ -34,9 +35,12 @@ pub fn client_at(global: &Global, endpoints: &[String]) -> Result<Client, Failur
 
 /// Administration of the cluster.
 pub fn admin(global: &Global) -> Result<Admin, Failure> {
-    refuse_token(global)?;
     let admin = Admin::connect_with(trimmed(&global.endpoints), tls(global)?)?;
-    Ok(admin.with_timeout(global.call_timeout()))
+    let admin = admin.with_timeout(global.call_timeout());
+    Ok(match credential(global)? {
+        Some(credential) => admin.with_token(credential),
+        None => admin,
+    })
 }
 
 /// TLS, if certificates of an authority are given.
@@ -63,13 +67,31 @@ fn trimmed(endpoints: &[String]) -> impl Iterator<Item = &str> {
     endpoints.iter().map(|endpoint| endpoint.trim())
 }
 
-/// What was asked to be secret must not be left away without a word.
-fn refuse_token(global: &Global) -> Result<(), Failure> {
-    match global.token_file {
-        Some(_) => Err(Failure::invalid(
-            "--token-file: this build's client sends no tokens, and nothing was sent; leave it out, \
-             and show a certificate (--cert, --key) if the cluster wants to know who asks",
-        )),
-        None => Ok(()),
-    }
+/// The token, from a file or the environment: a flag's value would stand in the list of processes.
+pub fn credential(global: &Global) -> Result<Option<Credential>, Failure> {
+    let (source, text) = match &global.token_file {
+        Some(path) => {
+            let source = format!("--token-file {}", path.display());
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| Failure::invalid(format!("{source}: {error}")))?;
+            (source, text)
+        }
+        None => match std::env::var(TOKEN) {
+            Ok(text) if !text.is_empty() => (TOKEN.to_owned(), text),
+            Ok(_) | Err(std::env::VarError::NotPresent) => return Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                return Err(Failure::invalid(format!("{TOKEN}: it is no text")));
+            }
+        },
+    };
+    let token = Bearer::parse(text.trim());
+    let token = token.map_err(|error| Failure::invalid(format!("{source}: {error}")))?;
+    let credential = Credential::from(token);
+    Ok(Some(match global.insecure_token {
+        true => credential.in_the_clear(),
+        false => credential,
+    }))
 }
+
+/// The environment variable of the token itself.
+const TOKEN: &str = "QUORATE_TOKEN";

@@ -220,6 +220,8 @@ fn of_node(error: &NodeError) -> Failure {
         NodeError::NotFound { .. } => Exit::NotFound,
         NodeError::Invalid(_) => Exit::Invalid,
         NodeError::WrongCluster { .. } => Exit::Error,
+        NodeError::Unauthenticated { .. } => Exit::Denied,
+        NodeError::Refused(refusal) => return of_refusal(refusal),
     };
     let failure = Failure::new(exit, error.code(), error.to_string());
     match error {
@@ -276,6 +278,7 @@ fn wants_json(line: impl Iterator<Item = String>, env: Option<String>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use quorate_statemachine::access::{Noun, Verb};
     use quorate_statemachine::{Subject, Timestamp};
 
     use super::*;
@@ -344,7 +347,17 @@ mod tests {
                 "outcome_unknown",
             ),
             (step, 3, "not_found"),
+            (denied(), 6, "denied"),
         ]
+    }
+
+    fn denied() -> Refusal {
+        Refusal::Denied {
+            principal: "ci".to_owned(),
+            verb: Verb::Write,
+            noun: Noun::Lease,
+            key: "k".to_owned(),
+        }
     }
 
     /// What loses a comparison.
@@ -438,6 +451,17 @@ mod tests {
             exit_of(ClientError::Protocol("p".to_owned())),
             (1, "protocol")
         );
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_told_from_who_may_not() {
+        let message = "m".to_owned();
+        for (error, code) in [
+            (NodeError::Unauthenticated { message }, "unauthenticated"),
+            (NodeError::Refused(denied()), "denied"),
+        ] {
+            assert_eq!(exit_of(error.clone()), (6, code), "{error:?}");
+        }
     }
 
     #[test]

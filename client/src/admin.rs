@@ -12,18 +12,20 @@ use quorate_rpc::v1::cluster_client::ClusterClient;
 use quorate_rpc::{NodeError, frame, v1};
 use quorate_statemachine::InvalidArgument;
 use tokio::time::{Instant, timeout};
-use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 use crate::client::DEFAULT_TIMEOUT;
 use crate::error::ClientError;
+use crate::remote::authorize::{Authorized, Credential};
 use crate::remote::connection::Dial;
 use crate::remote::{checked_endpoints, plain};
 use crate::retry::Failures;
 
+pub use quorate_rpc::v1::audit_row::Who as AuditWho;
 pub use quorate_rpc::v1::{
-    AddMemberRequest, Alarm, Digest, FoundClusterReply, Member, MemberChange, MemberList,
-    NodeStatus, SnapshotPart, UpdateMemberRequest,
+    AddMemberRequest, Alarm, AuditPage, AuditRequest, AuditRow, AuditSubject, Digest,
+    FoundClusterReply, Member, MemberChange, MemberList, NodeStatus, SnapshotPart,
+    UpdateMemberRequest,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,9 +60,10 @@ pub struct Admin {
     endpoints: Vec<String>,
     timeout: Duration,
     tls: Option<ClientTls>,
+    credential: Option<Credential>,
 }
 
-type Cluster = ClusterClient<Channel>;
+type Cluster = ClusterClient<Authorized>;
 
 impl Admin {
     /// Of the cluster that has nodes at `endpoints`. Connects for each call.
@@ -79,6 +82,7 @@ impl Admin {
             endpoints: checked_endpoints(endpoints, tls.is_some())?,
             timeout: DEFAULT_TIMEOUT,
             tls,
+            credential: None,
         })
     }
 
@@ -87,6 +91,13 @@ impl Admin {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same, showing a token to every node that is called.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<Credential>) -> Self {
+        self.credential = Some(token.into());
         self
     }
 
@@ -203,6 +214,12 @@ impl Admin {
         })
     }
 
+    /// Who did what and when, by the log of the node that is asked: one page.
+    pub async fn audit(&self, request: AuditRequest) -> Result<AuditPage, ClientError> {
+        self.call(async |mut node: Cluster| node.audit(request.clone()).await)
+            .await
+    }
+
     /// The same for the node at `address` alone.
     #[must_use]
     pub fn at(&self, address: &str) -> Self {
@@ -210,6 +227,7 @@ impl Admin {
             endpoints: vec![address.to_owned()],
             timeout: self.timeout,
             tls: self.tls.clone(),
+            credential: self.credential.clone(),
         }
     }
 
@@ -272,7 +290,8 @@ impl Admin {
     ) -> Result<R, NodeError> {
         // What was typed by a person may have a scheme; what nodes say has none.
         let address = plain(address, self.tls.is_some())?;
-        let dial = Dial::new(CONNECT_TIMEOUT, self.tls.as_ref());
+        let (tls, credential) = (self.tls.as_ref(), self.credential.as_ref());
+        let dial = Dial::new(CONNECT_TIMEOUT, tls, credential);
         let channel = dial.connect(&address).await?;
         let node = ClusterClient::new(channel)
             .max_decoding_message_size(frame::MESSAGE_BYTES_MAX)

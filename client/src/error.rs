@@ -72,10 +72,11 @@ impl From<Refusal> for ClientError {
 }
 
 impl From<NodeError> for ClientError {
-    /// An argument out of bounds is the same refusal wherever it was found.
+    /// A refusal is the same wherever it was found.
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::Invalid(invalid) => invalid.into(),
+            NodeError::Refused(refusal) => refusal.into(),
             other => Self::Node(other),
         }
     }

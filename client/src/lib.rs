@@ -57,6 +57,7 @@
 //! process. Nothing here depends on the node. With the feature `testing` there is an in-memory
 //! cluster of one.
 
+mod access;
 pub mod admin;
 mod client;
 mod election;
@@ -92,8 +93,9 @@ pub use process_waits::ProcessWaits;
 pub use queue::{DEFAULT_VISIBILITY, PushBuilder, QueueClient};
 pub use quorate_rpc::NodeError;
 pub use quorate_rpc::tls::{ClientFiles, ClientTls, TlsError};
+pub use quorate_rpc::token::{Bearer, NoRandomness};
 pub use quorate_statemachine as statemachine;
-pub use remote::{ReadFrom, Remote, RemoteOptions};
+pub use remote::{Credential, ReadFrom, Remote, RemoteOptions};
 pub use transport::{
     Answered, Consistency, ExecuteOptions, Executed, ReadOptions, Transport, WatchEvent, WatchWhat,
 };

@@ -99,6 +99,9 @@ impl Cluster for Node {
             digest: format!("{:032x}", self.id),
         }))
     }
+    async fn audit(&self, _: Request<v1::AuditRequest>) -> Answer<v1::AuditPage> {
+        Ok(Response::new(v1::AuditPage::default()))
+    }
 }
 
 /// Serves for as long as the test runs; its address, and the count of changes asked for.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate_statemachine::InvalidArgument;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Bounds;
 use crate::{admission, notices, room};
 
 /// A node's configuration, as in the TOML file of `quorate serve`. Unknown keys are errors.
@@ -110,6 +111,10 @@ pub struct LimitsSection {
     pub commands_in_flight: usize,
     /// Bytes of commands in flight.
     pub bytes_in_flight: usize,
+    /// Commands in flight of one principal; 0 for no bound of its own.
+    pub commands_in_flight_per_principal: usize,
+    /// Bytes of commands in flight of one principal; 0 for no bound of its own.
+    pub bytes_in_flight_per_principal: usize,
     /// Watches that are open.
     pub watches: usize,
     /// Free bytes of the disk below which writes that grow the state are refused; 0 for never.
@@ -180,6 +185,9 @@ pub enum ClientCertificate {
 pub struct SecuritySection {
     /// Listen beyond loopback without TLS.
     pub insecure: bool,
+    /// Switch access control off when the node starts, for administrators who have lost their way
+    /// in. Take it out again: it does so at every start.
+    pub switch_access_off: bool,
 }
 
 impl Default for NodeSection {
@@ -226,6 +234,8 @@ impl Default for LimitsSection {
         Self {
             commands_in_flight: admission::COMMANDS_MAX,
             bytes_in_flight: admission::BYTES_MAX,
+            commands_in_flight_per_principal: admission::COMMANDS_MAX / 2,
+            bytes_in_flight_per_principal: admission::BYTES_MAX / 2,
             watches: notices::WATCHES_MAX,
             disk_reserve_bytes: room::RESERVE_BYTES,
             connections: 4_096,
@@ -238,8 +248,49 @@ impl Default for LimitsSection {
 }
 
 impl LimitsSection {
+    pub(crate) fn of_node(&self) -> Bounds {
+        Bounds {
+            commands: self.commands_in_flight,
+            bytes: self.bytes_in_flight,
+        }
+    }
+
+    pub(crate) fn of_principal(&self) -> Bounds {
+        let bound = |own, all| if own == 0 { all } else { own };
+        Bounds {
+            commands: bound(
+                self.commands_in_flight_per_principal,
+                self.commands_in_flight,
+            ),
+            bytes: bound(self.bytes_in_flight_per_principal, self.bytes_in_flight),
+        }
+    }
+
+    /// What is in flight.
+    fn validate_in_flight(&self) -> Result<(), InvalidArgument> {
+        check(
+            self.commands_in_flight >= 1,
+            "limits.commands_in_flight",
+            "at least 1",
+            self.commands_in_flight,
+        )?;
+        // All but an eighth, the part of upkeep, takes one command.
+        let bytes_min = quorate_statemachine::limits::COMMAND_BYTES_MAX;
+        let takes_one = |bytes: usize| bytes - bytes / 8 >= bytes_min;
+        let wanted = format!("at least {bytes_min}, one command, and a seventh more");
+        let (all, own) = (self.bytes_in_flight, self.bytes_in_flight_per_principal);
+        check(takes_one(all), "limits.bytes_in_flight", &wanted, all)?;
+        check(
+            own == 0 || takes_one(own),
+            "limits.bytes_in_flight_per_principal",
+            &format!("0, or {wanted}"),
+            own,
+        )
+    }
+
     /// What the ports take.
     fn validate(&self) -> Result<(), InvalidArgument> {
+        self.validate_in_flight()?;
         let (connections, streams) = (self.connections, self.streams_per_connection);
         check(
             connections >= 1,
@@ -390,19 +441,6 @@ impl Config {
             "raft.snapshot_entries",
             "at least 1",
             raft.snapshot_entries,
-        )?;
-        check(
-            self.limits.commands_in_flight >= 1,
-            "limits.commands_in_flight",
-            "at least 1",
-            self.limits.commands_in_flight,
-        )?;
-        let bytes_min = quorate_statemachine::limits::COMMAND_BYTES_MAX;
-        check(
-            self.limits.bytes_in_flight - self.limits.bytes_in_flight / 8 >= bytes_min,
-            "limits.bytes_in_flight",
-            &format!("at least {bytes_min}, one command, and a seventh more"),
-            self.limits.bytes_in_flight,
         )?;
         check(
             self.limits.watches >= 1,

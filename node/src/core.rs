@@ -14,11 +14,12 @@ use crate::membership::leader_of;
 use crate::metrics::Metrics;
 use crate::network::Peers;
 use crate::notices::Hub;
-use crate::origin::Caller;
+use crate::origin::{Caller, Origin};
 use crate::propose::{Proposer, Submission, no_leader};
 use crate::quarantine::Quarantine;
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
+use crate::respond;
 use crate::storage::{Identity, LogReader, OpenStores, StateReader};
 
 /// The parts of a running member.
@@ -100,7 +101,7 @@ impl Core {
             allow_zero_ttl,
             responder,
         } = submission;
-        let permit = match self.proposer.admit(&command) {
+        let permit = match self.proposer.admit(&origin.caller, &command) {
             Ok(permit) => permit,
             Err(error) => return responder.send(Err(error)),
         };
@@ -133,6 +134,30 @@ impl Core {
         let response = executed.reply.0.map_err(|refusal| NodeError::Unsafe {
             message: refusal.to_string(),
         })?;
+        O::reply(response).ok_or_else(|| NodeError::OutcomeUnknown {
+            message: "the answer is of another kind than the command".to_owned(),
+        })
+    }
+
+    /// Executes one typed operation of a caller, here or on the leader, and waits for the answer.
+    pub async fn execute_as<O: quorate_statemachine::Operation>(
+        &self,
+        operation: O,
+        origin: Origin,
+        deadline: tokio::time::Instant,
+    ) -> Result<O::Reply, NodeError> {
+        let command = quorate_statemachine::Command::from(operation).encode();
+        let submit = |responder| {
+            self.submit(Submission {
+                command: command.into(),
+                origin,
+                deadline,
+                allow_zero_ttl: false,
+                responder,
+            });
+        };
+        let executed = respond::answer_of(deadline, respond::command_lost, submit).await?;
+        let response = executed.reply.0.map_err(NodeError::Refused)?;
         O::reply(response).ok_or_else(|| NodeError::OutcomeUnknown {
             message: "the answer is of another kind than the command".to_owned(),
         })

@@ -11,8 +11,8 @@ use quorate_client::{
 };
 use quorate_rpc::NodeError;
 use quorate_statemachine::Query;
-use tokio_stream::wrappers::ReceiverStream;
 
+use crate::access::{Guest, Watching};
 use crate::origin::Caller;
 use crate::propose::Submission;
 use crate::respond;
@@ -81,11 +81,14 @@ impl Transport for Embedded {
         what: WatchWhat,
         from_index: u64,
     ) -> BoxFuture<'_, Result<BoxStream<'static, WatchEvent>, NodeError>> {
-        let events = self
-            .shared
-            .core()
-            .and_then(|core| core.watch(what, from_index))
-            .map(|events| ReceiverStream::new(events).boxed());
+        let events = self.shared.core().and_then(|core| {
+            let guest = Guest::embedded(&core, self.caller.clone());
+            let events = Watching::start(&core, guest, what, from_index)?.events();
+            // An error is the last: to its reader that is a lost node, and it watches anew.
+            Ok(events
+                .filter_map(|event| std::future::ready(event.ok()))
+                .boxed())
+        });
         std::future::ready(events).boxed()
     }
 

@@ -28,8 +28,10 @@
 //! # }
 //! ```
 
+mod access;
 pub mod admission;
 pub mod alarm;
+mod audit;
 pub mod clock;
 pub mod config;
 mod core;

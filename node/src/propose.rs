@@ -190,7 +190,7 @@ impl Proposer {
         // Gathered renewals share an entry, which has room for one trace.
         let renewal = renewal_of(checked).filter(|_| origin.trace.is_none());
         let lane = Lane::of(&command);
-        let permit = match self.enter(lane, command.len()) {
+        let permit = match self.enter(lane, &origin.caller, command.len()) {
             Ok(permit) => permit,
             Err(error) => return responder.send(Err(error)),
         };
@@ -212,18 +212,21 @@ impl Proposer {
     }
 
     /// A place in flight for a command that is proposed here.
-    fn enter(&self, lane: Lane, bytes: usize) -> Result<Permit, NodeError> {
+    fn enter(&self, lane: Lane, caller: &Caller, bytes: usize) -> Result<Permit, NodeError> {
         self.quarantine.check()?;
         if lane == Lane::Growth {
             self.room.check()?;
         }
-        self.counted(self.admission.admit(lane, bytes))
+        self.counted(self.admission.admit(lane, caller, bytes))
     }
 
     /// A place in flight for a command that is passed on.
-    pub fn admit(&self, command: &[u8]) -> Result<Permit, NodeError> {
+    pub fn admit(&self, caller: &Caller, command: &[u8]) -> Result<Permit, NodeError> {
         self.quarantine.check()?;
-        self.counted(self.admission.admit(Lane::of(command), command.len()))
+        let admitted = self
+            .admission
+            .admit(Lane::of(command), caller, command.len());
+        self.counted(admitted)
     }
 
     fn counted(&self, admitted: Result<Permit, NodeError>) -> Result<Permit, NodeError> {

@@ -16,6 +16,7 @@ use quorate_statemachine::{Query, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::access;
 use crate::admission::{Admission, Lane, Permit};
 use crate::clock::ClusterClock;
 use crate::membership::leader_of;
@@ -41,7 +42,6 @@ pub struct ReadSubmission {
     /// What to read.
     pub query: Query,
     /// Who asks, and in which trace.
-    #[allow(dead_code, reason = "rights on reads and traces of reads build on it")]
     pub origin: Origin,
     /// How fresh the answer must be.
     pub consistency: Consistency,
@@ -107,7 +107,12 @@ impl Reader {
     /// Queues a read. Every way out answers through the responder.
     pub fn submit(&self, read: ReadSubmission) {
         let sound = self.quarantine.check();
-        let permit = match sound.and_then(|()| self.admission.admit(Lane::Upkeep, QUERY_BYTES)) {
+        let caller = &read.origin.caller;
+        let admitted = sound.and_then(|()| {
+            let lane = Lane::Upkeep;
+            self.admission.admit(lane, caller, QUERY_BYTES)
+        });
+        let permit = match admitted {
             Ok(permit) => permit,
             Err(error) => return read.responder.send(Err(error)),
         };
@@ -264,13 +269,16 @@ impl ReadContext {
         self.state.read(|view, index, applied_now| {
             // The state may have moved on since the round began; time does not go back.
             let now = now.max(applied_now);
-            for pending in batch {
-                let reading = quorate_statemachine::query::query(view, now, &pending.read.query)
-                    .map(|answer| Answered { index, now, answer })
-                    .map_err(|broken| NodeError::Stopped {
+            for Pending { read, _permit } in batch {
+                let allowed = access::check_query(view, &read.origin.caller, &read.query);
+                let reading = allowed.and_then(|()| {
+                    let answer = quorate_statemachine::query::query(view, now, &read.query);
+                    let answer = answer.map_err(|broken| NodeError::Stopped {
                         message: broken.to_string(),
-                    });
-                pending.read.responder.send(reading);
+                    })?;
+                    Ok(Answered { index, now, answer })
+                });
+                read.responder.send(reading);
             }
         });
     }

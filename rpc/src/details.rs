@@ -213,6 +213,11 @@ pub(crate) fn unable(code: Code, error: NodeError) -> Status {
     with_node_error(&status, error)
 }
 
+/// The status of a refusal that the node found by itself, before anything was proposed.
+pub(crate) fn refused_here(refusal: Refusal) -> Status {
+    with_node_error(&refused(&refusal), NodeError::Refused(refusal))
+}
+
 /// Adds the error itself, so that our own clients get back what was said.
 fn with_node_error(status: &Status, error: NodeError) -> Status {
     let known: Result<tonic_types::Status, _> = prost::Message::decode(status.details());

@@ -26,5 +26,6 @@ pub mod frame;
 pub mod identity;
 pub mod status;
 pub mod tls;
+pub mod token;
 
 pub use status::{LeaderHint, NodeError};

@@ -10,8 +10,10 @@
 //! | `WrongCluster`, `Unsafe` | `FAILED_PRECONDITION` | no |
 //! | `NotFound` | `NOT_FOUND` | no |
 //! | `Invalid` | `INVALID_ARGUMENT` | no |
+//! | `Unauthenticated` | `UNAUTHENTICATED` | no |
+//! | `Refused` | `PERMISSION_DENIED` if denied, else `FAILED_PRECONDITION` | no |
 
-use quorate_statemachine::InvalidArgument;
+use quorate_statemachine::{InvalidArgument, Refusal, Reply};
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -102,6 +104,15 @@ pub enum NodeError {
     /// An argument is out of bounds. Nothing was proposed.
     #[error(transparent)]
     Invalid(#[from] InvalidArgument),
+    /// The caller has not proved who it is. Nothing was looked at.
+    #[error("not authenticated: {message}")]
+    Unauthenticated {
+        /// What is missing or wrong, and what to do.
+        message: String,
+    },
+    /// The state says no, as this node found. Nothing was proposed.
+    #[error(transparent)]
+    Refused(Refusal),
 }
 
 impl NodeError {
@@ -123,6 +134,8 @@ impl NodeError {
                 | Self::Unsafe { .. }
                 | Self::NotFound { .. }
                 | Self::Invalid(_)
+                | Self::Unauthenticated { .. }
+                | Self::Refused(_)
         )
     }
 
@@ -140,6 +153,8 @@ impl NodeError {
             Self::Unsafe { .. } => "unsafe",
             Self::NotFound { .. } => "not_found",
             Self::Invalid(_) => "invalid_argument",
+            Self::Unauthenticated { .. } => "unauthenticated",
+            Self::Refused(refusal) => refusal.code(),
         }
     }
 }
@@ -161,6 +176,8 @@ impl From<NodeError> for v1::NodeError {
             NodeError::Unsafe { .. } => Kind::Unsafe,
             NodeError::NotFound { .. } => Kind::NotFound,
             NodeError::Invalid(_) => Kind::InvalidArgument,
+            NodeError::Unauthenticated { .. } => Kind::Unauthenticated,
+            NodeError::Refused(_) => Kind::Refused,
         });
         match error {
             NodeError::Unavailable {
@@ -192,7 +209,9 @@ impl From<NodeError> for v1::NodeError {
             | NodeError::Stopped { message }
             | NodeError::TooStale { message }
             | NodeError::Unsafe { message }
-            | NodeError::NotFound { message } => wire.message = message,
+            | NodeError::NotFound { message }
+            | NodeError::Unauthenticated { message } => wire.message = message,
+            NodeError::Refused(refusal) => wire.refusal = Reply(Err(refusal)).encode().into(),
             NodeError::Invalid(invalid) => {
                 wire.message = format!("{} {}", invalid.field, invalid.problem);
                 (wire.limit, wire.actual) = (invalid.limit, invalid.actual);
@@ -231,6 +250,12 @@ impl From<v1::NodeError> for NodeError {
             Kind::TooStale => Self::TooStale { message },
             Kind::Unsafe => Self::Unsafe { message },
             Kind::NotFound => Self::NotFound { message },
+            Kind::Unauthenticated => Self::Unauthenticated { message },
+            Kind::Refused => match Reply::decode(&wire.refusal) {
+                Ok(Reply(Err(refusal))) => Self::Refused(refusal),
+                // A refusal of a newer build: all that is known is that it is one.
+                Ok(Reply(Ok(_))) | Err(_) => Self::Unsafe { message },
+            },
             Kind::InvalidArgument => {
                 let (field, problem) = message.split_once(' ').unwrap_or((&message, ""));
                 Self::Invalid(InvalidArgument::new(
@@ -256,6 +281,8 @@ impl From<NodeError> for Status {
             NodeError::WrongCluster { .. } | NodeError::Unsafe { .. } => Code::FailedPrecondition,
             NodeError::NotFound { .. } => Code::NotFound,
             NodeError::Invalid(_) => Code::InvalidArgument,
+            NodeError::Unauthenticated { .. } => Code::Unauthenticated,
+            NodeError::Refused(refusal) => return details::refused_here(refusal.clone()),
         };
         details::unable(code, error)
     }
@@ -282,6 +309,7 @@ impl From<Status> for NodeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_statemachine::access::{Noun, Verb};
 
     fn every_error() -> Vec<NodeError> {
         let message = "m".to_owned();
@@ -319,8 +347,17 @@ mod tests {
             NodeError::Unsafe {
                 message: message.clone(),
             },
-            NodeError::NotFound { message },
+            NodeError::NotFound {
+                message: message.clone(),
+            },
             NodeError::Invalid(InvalidArgument::new("f", "is bad", "1", "2")),
+            NodeError::Unauthenticated { message },
+            NodeError::Refused(Refusal::Denied {
+                principal: "ci".to_owned(),
+                verb: Verb::Write,
+                noun: Noun::Lock,
+                key: "k".to_owned(),
+            }),
         ]
     }
 

@@ -6,7 +6,7 @@ mod node;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quorate_client::{ClaimOutcome, Client};
+use quorate_client::{ClaimOutcome, Client, Credential, Remote, RemoteOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,8 +22,12 @@ use node::{Ended, Layout, Running};
 /// How long a cluster may take until it takes writes.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// Runs a cluster until it is told to stop.
-pub async fn run(dev: &Dev, printer: &mut Printer) -> Result<(), Failure> {
+/// Runs a cluster until it is told to stop. The token is for one whose access is controlled.
+pub async fn run(
+    dev: &Dev,
+    token: Option<Credential>,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
     let (dir, _temporary) = directory(dev)?;
     let layouts: Vec<Layout> = (1..=dev.nodes)
         .map(|at| Layout::new(&dir, dev.base_port, at))
@@ -42,7 +46,7 @@ pub async fn run(dev: &Dev, printer: &mut Printer) -> Result<(), Failure> {
     let stop = watch::Sender::new(false);
     let mut nodes = Nodes::start(layouts, &stop)?;
     let ended = tokio::select! {
-        failed = nodes.keep(&dir, printer) => failed,
+        failed = nodes.keep(&dir, token, printer) => failed,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
         () = parent => Ok(()),
@@ -92,9 +96,14 @@ impl Nodes {
 
     /// Forms the cluster, says so, and reports what ends. Ends when all nodes have ended, or when
     /// one does before the cluster was ready.
-    async fn keep(&mut self, dir: &Path, printer: &mut Printer) -> Result<(), Failure> {
+    async fn keep(
+        &mut self,
+        dir: &Path,
+        token: Option<Credential>,
+        printer: &mut Printer,
+    ) -> Result<(), Failure> {
         let shown = tokio::select! {
-            shown = ready(&self.running) => shown?,
+            shown = ready(&self.running, token) => shown?,
             ended = self.processes.join_next() => {
                 let facts = ended.and_then(Result::ok).map_or_else(String::new, |it| it.facts());
                 return Err(Failure::error("not_started", facts));
@@ -127,24 +136,28 @@ fn threads_each(nodes: usize) -> usize {
 }
 
 /// Waits until all nodes are voters of one cluster and a write went through.
-async fn ready(nodes: &[Running]) -> Result<Vec<Shown>, Failure> {
+async fn ready(nodes: &[Running], token: Option<Credential>) -> Result<Vec<Shown>, Failure> {
     let late = || {
         let problem =
             format!("the cluster took no write within {READY_MAX:?}; see the nodes' logs");
         Failure::error("not_started", problem)
     };
     timeout(READY_MAX, async {
-        let shown = form(nodes).await?;
-        write_once(nodes).await?;
+        let shown = form(nodes, token.as_ref()).await?;
+        write_once(nodes, token).await?;
         Ok(shown)
     })
     .await
     .map_err(|_| late())?
 }
 
-async fn write_once(nodes: &[Running]) -> Result<(), Failure> {
+async fn write_once(nodes: &[Running], token: Option<Credential>) -> Result<(), Failure> {
     let endpoints = nodes.iter().map(|node| node.layout.client.clone());
-    let client = Client::connect(endpoints)?.with_timeout(READY_MAX);
+    let options = RemoteOptions {
+        credential: token,
+        ..RemoteOptions::default()
+    };
+    let client = Client::new(Remote::new(endpoints, options)?).with_timeout(READY_MAX);
     let lease = client
         .lease("quorate/dev/ready")
         .ttl(Duration::from_secs(5));

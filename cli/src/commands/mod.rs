@@ -9,7 +9,9 @@ use crate::connect;
 use crate::exit::{Exit, Failure};
 use crate::output::Printer;
 
+mod access;
 mod alarm;
+mod audit;
 mod bench;
 mod cert;
 mod changes;
@@ -82,7 +84,7 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
         return lock::run(&connect::client(&global)?, verb, printer).await;
     }
     let ended = match command {
-        Command::Dev(dev) => dev::run(&dev, printer).await,
+        Command::Dev(dev) => dev::run(&dev, connect::credential(&global)?, printer).await,
         Command::Status => status::run(&connect::admin(&global)?, printer).await,
         Command::Alarm(args::alarm::Verb::List) => {
             alarm::run(&connect::admin(&global)?, printer).await
@@ -96,6 +98,8 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
             let admin = connect::admin(&global)?.with_timeout(global.change_timeout());
             member::run(&admin, verb, printer).await
         }
+        Command::Access(verb) => access::run(&connect::client(&global)?, verb, printer).await,
+        Command::Audit(args) => audit::run(&connect::admin(&global)?, args, printer).await,
         Command::Lease(verb) => lease::run(&connect::client(&global)?, verb, printer).await,
         Command::Queue(verb) => queue::run(&connect::client(&global)?, verb, printer).await,
         Command::Process(verb) => process::run(&connect::client(&global)?, verb, printer).await,

@@ -18,6 +18,10 @@ const OTHER_VARIABLES: &[(&str, &str)] = &[
         "QUORATE_LOG",
         "What `quorate serve` logs, as levels of parts: `info,openraft=warn` is the default",
     ),
+    (
+        "QUORATE_TOKEN",
+        "The token that commands show if there is no `--token-file`",
+    ),
     ("NO_COLOR", "No colours in what is logged, if set"),
 ];
 

@@ -134,6 +134,17 @@ kinds!(node_errors, NodeError, {
     Invalid(_) => NodeError::Invalid(bounds()),
         "An argument is outside its bounds. Nothing was proposed.",
         "Correct the argument.";
+    Unauthenticated {..} => NodeError::Unauthenticated {
+            message: text("token 01a9 is proof of nothing"),
+        },
+        "Access is controlled and the caller has not proved who it is, or it showed a token that \
+         was never made, is over or was revoked. Nothing was looked at.",
+        "Show a token (`--token-file`) or a certificate of a user; [ACCESS.md](../ACCESS.md).";
+    Refused(_) => NodeError::Refused(Refusal::Denied {
+            principal: text("ci"), verb: Verb::Read, noun: Noun::Lease, key: text("jobs/"),
+        }),
+        "The node found by itself what the state says: mostly that a read or a watch is denied.",
+        "As with the refusal inside.";
 });
 
 fn bounds() -> InvalidArgument {

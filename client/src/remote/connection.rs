@@ -14,8 +14,9 @@ use quorate_statemachine::InvalidArgument;
 use quorate_statemachine::notice::decode_notices;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use super::authorize::{Authorize, Authorized, Credential};
 use super::lane::{Commands, Dispatcher, Lane, Queries, Traffic, not_sent};
 use super::standing::Standing;
 use crate::transport::{WatchEvent, WatchWhat};
@@ -30,23 +31,33 @@ pub(crate) struct Dial {
     /// How long a connection may take to be made.
     pub(crate) timeout: Duration,
     connector: Connector,
+    tls: bool,
+    credential: Option<Credential>,
 }
 
 impl Dial {
-    pub(crate) fn new(timeout: Duration, tls: Option<&ClientTls>) -> Self {
+    pub(crate) fn new(
+        timeout: Duration,
+        tls: Option<&ClientTls>,
+        credential: Option<&Credential>,
+    ) -> Self {
         Self {
             timeout,
             connector: tls.map_or_else(Connector::plain, ClientTls::connector),
+            tls: tls.is_some(),
+            credential: credential.cloned(),
         }
     }
 
     /// Makes a connection to `address`, which [`endpoint`] takes.
-    pub(crate) async fn connect(&self, address: &str) -> Result<Channel, NodeError> {
+    pub(crate) async fn connect(&self, address: &str) -> Result<Authorized, NodeError> {
+        let authorize = Authorize::at(self.credential.as_ref(), address, self.tls)?;
         let endpoint = endpoint(address)?.connect_timeout(self.timeout);
         let connected = endpoint.connect_with_connector(self.connector.clone());
-        connected
+        let channel = connected
             .await
-            .map_err(|error| not_reached(address, &error))
+            .map_err(|error| not_reached(address, &error))?;
+        Ok(authorize.on(channel))
     }
 }
 
@@ -67,7 +78,7 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, NodeError> {
         .keep_alive_while_idle(true))
 }
 
-type Client = CoordinationClient<Channel>;
+type Client = CoordinationClient<Authorized>;
 
 /// An open connection. Dropping it ends its streams.
 pub(super) struct Connection {
@@ -98,10 +109,10 @@ impl Connection {
         let closed = CancellationToken::new();
         let (commands, batches) = Lane::new(closed.clone());
         let execute = client.clone().execute(batches).await;
-        let execute = execute.map_err(|status| not_opened(address, &status))?;
+        let execute = execute.map_err(|status| not_opened(address, status))?;
         let (queries, batches) = Lane::new(closed.clone());
         let read = client.clone().read(batches).await;
-        let read = read.map_err(|status| not_opened(address, &status))?;
+        let read = read.map_err(|status| not_opened(address, status))?;
         let connection = Self {
             address: address.to_owned(),
             commands,
@@ -129,7 +140,7 @@ impl Connection {
         dispatcher: Dispatcher<T>,
     ) -> Result<(), NodeError> {
         let first = replies.message().await;
-        let first = first.map_err(|status| not_opened(&self.address, &status))?;
+        let first = first.map_err(|status| not_opened(&self.address, status))?;
         let hello = first.and_then(|first| T::open(first).0);
         let hello = hello.ok_or_else(|| not_sent("the node did not say hello"))?;
         self.standing.hear(&self.address, &hello)?;
@@ -238,10 +249,15 @@ fn not_reached(address: &str, error: &tonic::transport::Error) -> NodeError {
     not_sent(&format!("the node at {address} cannot be reached{cause}"))
 }
 
-/// Nothing was sent on the stream yet, whatever the status says.
-fn not_opened(address: &str, status: &tonic::Status) -> NodeError {
-    not_sent(&format!(
+/// Nothing was sent on the stream yet, whatever the status says. Who is not let in need not try
+/// again.
+fn not_opened(address: &str, status: tonic::Status) -> NodeError {
+    let message = format!(
         "the node at {address} did not open a stream: {}",
         status.message()
-    ))
+    );
+    match NodeError::from(status) {
+        error @ NodeError::Unauthenticated { .. } => error,
+        _ => not_sent(&message),
+    }
 }

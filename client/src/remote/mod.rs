@@ -23,11 +23,13 @@ use crate::transport::{
     Answered, Consistency, ExecuteOptions, Executed, ReadOptions, Transport, WatchEvent, WatchWhat,
 };
 
+pub(crate) mod authorize;
 pub(crate) mod connection;
 mod lane;
 mod pool;
 mod standing;
 
+pub use authorize::Credential;
 use connection::{Connection, Dial};
 use pool::{Pool, SILENCE};
 
@@ -50,6 +52,8 @@ pub struct RemoteOptions {
     pub read_from: ReadFrom,
     /// Certificates; none to speak without TLS.
     pub tls: Option<ClientTls>,
+    /// Shown to every node that is called.
+    pub credential: Option<Credential>,
 }
 
 impl Default for RemoteOptions {
@@ -58,6 +62,18 @@ impl Default for RemoteOptions {
             connect_timeout: Duration::from_secs(1),
             read_from: ReadFrom::Leader,
             tls: None,
+            credential: None,
+        }
+    }
+}
+
+impl RemoteOptions {
+    /// The same, showing a token.
+    #[must_use]
+    pub fn with_token(self, token: impl Into<Credential>) -> Self {
+        Self {
+            credential: Some(token.into()),
+            ..self
         }
     }
 }
@@ -137,7 +153,8 @@ impl Remote {
         options: RemoteOptions,
     ) -> Result<Self, ClientError> {
         let endpoints = checked_endpoints(endpoints, options.tls.is_some())?;
-        let dial = Dial::new(options.connect_timeout, options.tls.as_ref());
+        let (tls, credential) = (options.tls.as_ref(), options.credential.as_ref());
+        let dial = Dial::new(options.connect_timeout, tls, credential);
         Ok(Self {
             pool: Pool::new(endpoints, dial),
             options,
@@ -279,6 +296,7 @@ fn answered(reply: v1::ReadReply) -> Result<Answered, NodeError> {
         Some(Result::Error(error)) => Err(error.into()),
         Some(Result::Refusal(bytes)) => match Reply::decode(&bytes) {
             Ok(Reply(Err(Refusal::Invalid(invalid)))) => Err(invalid.into()),
+            Ok(Reply(Err(refusal))) => Err(NodeError::Refused(refusal)),
             other => Err(unreadable(&format!("{other:?}"))),
         },
         None => Err(unreadable(&"an answer without a result")),

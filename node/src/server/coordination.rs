@@ -15,10 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange::{self, Exchange, OUTGOING};
-use super::{caller, consistency, deadline, execute_reply};
+use super::{consistency, deadline, execute_reply};
+use crate::access::{Guest, Watching};
 use crate::core::Core;
 use crate::metrics::Metrics;
-use crate::origin::{Caller, Origin};
+use crate::origin::Origin;
 use crate::propose::Submission;
 use crate::read::ReadSubmission;
 use crate::respond::{Outcome, Responder};
@@ -40,7 +41,7 @@ impl CoordinationService {
 
 struct Execute {
     core: Arc<Core>,
-    caller: Caller,
+    guest: Guest,
 }
 
 impl Exchange for Execute {
@@ -63,9 +64,13 @@ impl Exchange for Execute {
     }
 
     fn submit(&self, deadline: Instant, request: v1::ExecuteRequest, to: Responder<Executed>) {
+        let caller = match self.guest.caller() {
+            Ok(caller) => caller,
+            Err(error) => return to.send(Err(error)),
+        };
         self.core.submit(Submission {
             command: request.command,
-            origin: Origin::from(self.caller.clone()).traced(&request.trace),
+            origin: Origin::from(caller).traced(&request.trace),
             deadline,
             allow_zero_ttl: request.allow_zero_ttl,
             responder: to,
@@ -85,7 +90,7 @@ impl Exchange for Execute {
 
 struct Read {
     core: Arc<Core>,
-    caller: Caller,
+    guest: Guest,
 }
 
 impl Exchange for Read {
@@ -112,9 +117,13 @@ impl Exchange for Read {
             Ok(query) => query,
             Err(invalid) => return to.send(Err(NodeError::Invalid(invalid))),
         };
+        let caller = match self.guest.caller() {
+            Ok(caller) => caller,
+            Err(error) => return to.send(Err(error)),
+        };
         self.core.reader().submit(ReadSubmission {
             query,
-            origin: Origin::from(self.caller.clone()).traced(&request.trace),
+            origin: Origin::from(caller).traced(&request.trace),
             consistency: consistency(request.consistency(), request.max_lag_ms),
             min_index: request.min_index,
             deadline,
@@ -144,13 +153,15 @@ fn read_reply(id: u64, outcome: Outcome<Answered>) -> v1::ReadReply {
             (reply.index, reply.now_ms) = (answered.index, answered.now.0);
             Result::Answer(answered.answer.encode().into())
         }
-        Err(NodeError::Invalid(invalid)) => {
-            let refusal = Reply(Err(Refusal::Invalid(invalid)));
-            Result::Refusal(refusal.encode().into())
-        }
+        Err(NodeError::Invalid(invalid)) => refused(Refusal::Invalid(invalid)),
+        Err(NodeError::Refused(refusal)) => refused(refusal),
         Err(error) => Result::Error(error.into()),
     });
     reply
+}
+
+fn refused(refusal: Refusal) -> v1::read_reply::Result {
+    v1::read_reply::Result::Refusal(Reply(Err(refusal)).encode().into())
 }
 
 /// The first message of each stream, then what `run` sends.
@@ -179,10 +190,10 @@ impl Coordination for CoordinationService {
             hello: Some(core.hello()),
             ..v1::ExecuteReplies::default()
         };
-        let caller = caller(&request);
+        let guest = Guest::admit(&core, &request).await?;
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
-            tokio::spawn(exchange::run(Execute { core, caller }, incoming, tx));
+            tokio::spawn(exchange::run(Execute { core, guest }, incoming, tx));
         }))
     }
 
@@ -195,10 +206,10 @@ impl Coordination for CoordinationService {
             hello: Some(core.hello()),
             ..v1::ReadReplies::default()
         };
-        let caller = caller(&request);
+        let guest = Guest::admit(&core, &request).await?;
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
-            tokio::spawn(exchange::run(Read { core, caller }, incoming, tx));
+            tokio::spawn(exchange::run(Read { core, guest }, incoming, tx));
         }))
     }
 
@@ -207,10 +218,11 @@ impl Coordination for CoordinationService {
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let core = self.shared.core()?;
+        let guest = Guest::admit(&core, &request).await?;
         let request = request.into_inner();
         let what = watch_what(request.what).map_err(NodeError::Invalid)?;
-        let events = core.watch(what, request.from_index)?;
-        let messages = ReceiverStream::new(events).map(|event| Ok(watch_message(event)));
+        let watching = Watching::start(&core, guest, what, request.from_index)?;
+        let messages = watching.events().map(|event| Ok(watch_message(event?)));
         Ok(Response::new(Box::pin(messages)))
     }
 }

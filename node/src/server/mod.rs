@@ -30,7 +30,7 @@ pub use routes::clients as client_routes;
 pub use save::SAVES_MAX;
 
 use crate::core::Core;
-use crate::origin::{Caller, Origin};
+use crate::origin::Origin;
 
 /// The node has stopped for good.
 pub fn fatal(error: &impl std::fmt::Display) -> NodeError {
@@ -59,14 +59,6 @@ fn consistency(asked: v1::Consistency, max_lag_ms: u32) -> Consistency {
             max_lag_ms: (max_lag_ms != 0).then_some(max_lag_ms.into()),
         },
     }
-}
-
-/// Who makes a call, as the port that took it found out.
-pub fn caller<T>(request: &tonic::Request<T>) -> Caller {
-    let connection = request.extensions().get::<caller::Caller>();
-    // A connection of somebody without a good name was refused when it was made.
-    let named = connection.and_then(|connection| connection.principal().ok());
-    named.unwrap_or(Caller::Anonymous)
 }
 
 /// The reply to one command.

@@ -9,6 +9,7 @@ use quorate_rpc::v1;
 use tokio::sync::{Semaphore, watch};
 
 use super::Shared;
+use crate::access;
 use crate::admission::Admission;
 use crate::clock::{self, ClusterClock};
 use crate::core::Core;
@@ -36,8 +37,7 @@ impl Shared {
             index: state.applied().map_or(0, |id| id.index),
         });
         let stores = Arc::new(storage.handles());
-        let log_failure = storage.log.failure();
-        let log = storage.log.reader();
+        let (log, log_failure) = (storage.log.reader(), storage.log.failure());
         let quarantine = self.open_quarantine().await?;
 
         let peers = self.peers(&identity, &quarantine);
@@ -47,7 +47,7 @@ impl Shared {
         let limits = &self.config.limits;
         let lease = Duration::from_millis(self.config.raft.election_max_ms);
         let clock = Arc::new(ClusterClock::new(clock::System, lease));
-        let admission = || Admission::new(limits.commands_in_flight, limits.bytes_in_flight);
+        let admission = || Admission::new(limits.of_node(), limits.of_principal());
         let reads = ReadContext {
             raft: raft.clone(),
             peers: Arc::clone(&peers),
@@ -74,8 +74,8 @@ impl Shared {
             member,
             known_version: self.config.node.known_version(),
             raft,
-            state,
             log,
+            state,
             quarantine,
             hub,
             peers,
@@ -172,6 +172,10 @@ impl Shared {
         });
         let raising = Arc::clone(core);
         self.spawn_until_stop(async move { upgrade::run(&raising).await });
+        if self.config.security.switch_access_off {
+            let switching = Arc::clone(core);
+            self.spawn_until_stop(async move { access::switch_off(&switching).await });
+        }
         let (shared, looking) = (Arc::clone(self), Arc::clone(core));
         self.spawn_until_stop(async move {
             room::run(&looking, &shared.config, shared.free_bytes, &shared.alarms).await;

@@ -35,6 +35,7 @@ use crate::refusal::Failure;
 use crate::time::Timestamp;
 use crate::transaction::Transaction;
 
+pub mod audit;
 mod change;
 pub mod needs;
 mod query;
@@ -45,7 +46,7 @@ mod token;
 mod user;
 
 pub use query::{Answer, Query, Status, StatusOf, TokenView, TokensOf, UserList};
-pub use query::{RoleList, authenticate};
+pub use query::{RoleList, authenticate, of, user};
 pub(crate) use query::{query, validate as validate_query};
 pub use rights::Rights;
 pub use role::{DeleteRole, PutRole};

@@ -8,6 +8,7 @@ use super::{Noun, Verb};
 use crate::command::Action;
 use crate::fencing::Precondition;
 use crate::id::Name;
+use crate::notice::Notice;
 use crate::query::Query;
 use crate::{cluster, lease, lock, process, queue, session};
 
@@ -28,8 +29,9 @@ fn need(noun: Noun, verb: Verb, key: &Name) -> Need<'_> {
     Need { noun, verb, key }
 }
 
-/// Shorthand for what may be read: a key, or a prefix.
-fn look(noun: Noun, key: &str) -> Need<'_> {
+/// What may be read: a key, or a prefix.
+#[must_use]
+pub fn look(noun: Noun, key: &str) -> Need<'_> {
     let verb = Verb::Read;
     Need { noun, verb, key }
 }
@@ -266,5 +268,25 @@ fn session_read(query: &session::Query) -> &str {
         Query::Work(query) => query.session.name.as_str(),
         Query::Inputs(query) => query.session.name.as_str(),
         Query::Attachments(query) => query.session.name.as_str(),
+    }
+}
+
+/// What whoever watches must be allowed to be told of this: to read it.
+#[must_use]
+pub fn of_notice(notice: &Notice) -> Need<'_> {
+    match notice {
+        Notice::LeaseGranted { key, .. } | Notice::LeaseEnded { key, .. } => {
+            look(Noun::Lease, key.as_str())
+        }
+        Notice::QueueReady { queue } | Notice::ItemSettled { queue, .. } => {
+            look(Noun::Queue, queue.as_str())
+        }
+        Notice::EventAppended { process_id, .. } | Notice::ProcessChanged { process_id, .. } => {
+            look(Noun::Process, process_id.as_str())
+        }
+        Notice::LockGranted { key, .. }
+        | Notice::LockLeft { key, .. }
+        | Notice::LockProclaimed { key, .. } => look(Noun::Lock, key.as_str()),
+        Notice::DigestRecorded { .. } => look(Noun::Cluster, ""),
     }
 }

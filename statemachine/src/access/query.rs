@@ -116,16 +116,26 @@ pub(crate) fn query(view: &dyn View, now: Timestamp, query: &Query) -> Result<An
     }
 }
 
-/// The user that a token proves, if it is live and the secret's hash is its own.
+/// The token of this id, if it is live and the secret's hash is its own: proof of being its user.
 pub fn authenticate(
     view: &dyn View,
     now: Timestamp,
     id: &Name,
     hash: &[u8; 32],
-) -> Result<Option<Name>, Broken> {
+) -> Result<Option<Token>, Broken> {
     let token = read(view, &token_key(id))?;
     let proof = |token: &Token| same(&token.hash, hash) && token.is_live(now);
-    Ok(token.filter(proof).map(|token| token.user))
+    Ok(token.filter(proof))
+}
+
+/// A user.
+pub fn user(view: &dyn View, name: &str) -> Result<Option<User>, Broken> {
+    read(view, &user_key(name))
+}
+
+/// Whether access is controlled, and when rights changed last.
+pub fn of(view: &dyn View) -> Result<AccessRow, Broken> {
+    Ok(read(view, &access_key())?.unwrap_or_default())
 }
 
 /// Looks at all bytes, so that the time it takes tells nothing of where they differ.
@@ -141,7 +151,7 @@ fn status(view: &dyn View) -> Result<Status, Broken> {
         users,
         roles,
         tokens,
-    } = read(view, &access_key())?.unwrap_or_default();
+    } = of(view)?;
     Ok(Status {
         enabled,
         changed_index,

@@ -137,7 +137,7 @@ impl Runner {
         let (id, hash) = (args.name("id")?, access::hash(&args.required("secret")?));
         args.finish()?;
         let found = machine_access::authenticate(&self.view, self.now()?, &id, &hash)?;
-        Ok(found.map_or_else(|| "nobody".to_owned(), |user| user.to_string()))
+        Ok(found.map_or_else(|| "nobody".to_owned(), |token| token.user.to_string()))
     }
 
     /// As a node does: what decoding refuses never becomes an entry.

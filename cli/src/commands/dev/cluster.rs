@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use quorate_client::ClientError;
 use quorate_client::admin::{AddMemberRequest, Admin, Member};
+use quorate_client::{ClientError, Credential};
 use serde::Serialize;
 
 use super::node::Running;
@@ -68,9 +68,9 @@ pub fn forget(dir: &Path) -> Result<(), Failure> {
 
 /// Takes in who is not a member yet, until all are voters. Looks at the members after each step, so
 /// that it goes on where an earlier run was stopped.
-pub async fn form(nodes: &[Running]) -> Result<Vec<Shown>, Failure> {
+pub async fn form(nodes: &[Running], token: Option<&Credential>) -> Result<Vec<Shown>, Failure> {
     loop {
-        match step(nodes).await {
+        match step(nodes, token).await {
             Ok(Some(shown)) => return Ok(shown),
             Ok(None) => {}
             Err(error) if error.is_passing() => tokio::time::sleep(LOOK_AGAIN).await,
@@ -80,11 +80,17 @@ pub async fn form(nodes: &[Running]) -> Result<Vec<Shown>, Failure> {
 }
 
 /// Brings the cluster one step nearer to all nodes being voters; then shows them.
-async fn step(nodes: &[Running]) -> Result<Option<Vec<Shown>>, ClientError> {
+async fn step(
+    nodes: &[Running],
+    token: Option<&Credential>,
+) -> Result<Option<Vec<Shown>>, ClientError> {
     let mut known = None;
     let mut blank = Vec::new();
     for node in nodes {
-        let admin = Admin::connect([node.layout.client.clone()])?;
+        let mut admin = Admin::connect([node.layout.client.clone()])?;
+        if let Some(token) = token {
+            admin = admin.with_token(token.clone());
+        }
         let status = admin.status().await?;
         if status.role == "blank" {
             blank.push(&node.layout.client);

@@ -1,9 +1,9 @@
 //! What the page shows of one thing: a key's story, a process's events, a queue's items.
 
-use axum::Json;
 use axum::extract::{Query as Params, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use quorate_rpc::NodeError;
 use quorate_statemachine::queue::{self, ItemState};
 use quorate_statemachine::{Answer, InvalidArgument, Name, Query, lease, lock, process};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::look::{Look, unexpected};
+use super::reader::{self, Reader};
 use super::{Console, rows};
 
 /// Waiters, events and items that are shown.
@@ -45,6 +46,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, problem) = match self {
             Self::Invalid(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+            Self::Node(error) if !error.is_passing() => return reader::refused(&error),
             Self::Node(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, what),
         };
@@ -55,9 +57,13 @@ impl IntoResponse for Problem {
 type Detail = Result<Json<Value>, Problem>;
 
 /// Who holds a key as a lease or a lock, who waits, and how earlier grants ended.
-pub async fn key(State(console): State<Console>, Params(asked): Params<Asked>) -> Detail {
+pub async fn key(
+    State(console): State<Console>,
+    Extension(reader): Extension<Reader>,
+    Params(asked): Params<Asked>,
+) -> Detail {
     let key = Name::parse("of", asked.of)?;
-    let look = Look::open(console.shared.core()?).await?;
+    let look = Look::open(console.shared.core()?, &reader).await?;
     let of = lease::HistoryOf { key: key.clone() };
     let story = look.ask(Query::Lease(lease::Query::History(of))).await?;
     let Answer::Lease(lease::Answer::History { history, live }) = story.answer else {
@@ -90,9 +96,13 @@ pub async fn key(State(console): State<Console>, Params(asked): Params<Asked>) -
 }
 
 /// The last events of a process.
-pub async fn process(State(console): State<Console>, Params(asked): Params<Asked>) -> Detail {
+pub async fn process(
+    State(console): State<Console>,
+    Extension(reader): Extension<Reader>,
+    Params(asked): Params<Asked>,
+) -> Detail {
     let id = Name::parse("of", asked.of)?;
-    let look = Look::open(console.shared.core()?).await?;
+    let look = Look::open(console.shared.core()?, &reader).await?;
     let get = process::Get { id: id.clone() };
     let found = look.ask(Query::Process(process::Query::Get(get))).await?;
     let Answer::Process(process::Answer::Get(view)) = found.answer else {
@@ -123,9 +133,13 @@ pub async fn process(State(console): State<Console>, Params(asked): Params<Asked
 }
 
 /// The first items of a queue that can be claimed, and those that were given up.
-pub async fn queue(State(console): State<Console>, Params(asked): Params<Asked>) -> Detail {
+pub async fn queue(
+    State(console): State<Console>,
+    Extension(reader): Extension<Reader>,
+    Params(asked): Params<Asked>,
+) -> Detail {
     let name = Name::parse("of", asked.of)?;
-    let look = Look::open(console.shared.core()?).await?;
+    let look = Look::open(console.shared.core()?, &reader).await?;
     let (ready, dead) = tokio::try_join!(
         items(&look, &name, ItemState::Ready),
         items(&look, &name, ItemState::Dead),

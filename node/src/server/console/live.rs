@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -13,6 +14,7 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::reader::Reader;
 use super::{Console, VIEWERS_MAX, look};
 use crate::shared::Shared;
 
@@ -31,7 +33,11 @@ pub struct Asked {
 }
 
 /// Streams to one page until it or the node goes.
-pub async fn live(State(console): State<Console>, Query(asked): Query<Asked>) -> Response {
+pub async fn live(
+    State(console): State<Console>,
+    Extension(reader): Extension<Reader>,
+    Query(asked): Query<Asked>,
+) -> Response {
     let Ok(seat) = console.viewers.try_acquire_owned() else {
         let problem = format!("{VIEWERS_MAX} pages are open, which is the limit; close one.\n");
         let again = [(header::RETRY_AFTER, "5")];
@@ -39,6 +45,7 @@ pub async fn live(State(console): State<Console>, Query(asked): Query<Asked>) ->
     };
     let viewer = Viewer {
         shared: console.shared,
+        reader,
         prefix: asked.prefix,
         sent: BTreeMap::new(),
         applied: None,
@@ -57,6 +64,7 @@ pub async fn live(State(console): State<Console>, Query(asked): Query<Asked>) ->
 /// One page that is open.
 struct Viewer {
     shared: Arc<Shared>,
+    reader: Reader,
     prefix: String,
     /// What the page has, by part: only what differs is sent.
     sent: BTreeMap<&'static str, String>,
@@ -66,17 +74,17 @@ struct Viewer {
 }
 
 impl Viewer {
-    /// What is new for the page; none when the node stops.
+    /// What is new for the page; none when the node stops, or the page may not look any more.
     async fn next(&mut self) -> Option<Vec<Event>> {
         loop {
             if !self.sent.is_empty() {
                 self.wait().await;
             }
-            if self.shared.is_stopping() {
+            if self.shared.is_stopping() || !self.may_look() {
                 return None;
             }
             let mut events = Vec::new();
-            for (name, part) in look::overview(&self.shared, &self.prefix).await {
+            for (name, part) in look::overview(&self.shared, &self.reader, &self.prefix).await {
                 let text = part.to_string();
                 if self.sent.get(name) != Some(&text) {
                     events.push(Event::default().event(name).data(&text));
@@ -87,6 +95,12 @@ impl Viewer {
                 return Some(events);
             }
         }
+    }
+
+    /// Whoever may not look any more is told when the page asks again.
+    fn may_look(&self) -> bool {
+        let core = self.shared.running();
+        core.is_none_or(|core| self.reader.caller(&core).is_ok())
     }
 
     /// Until an entry was applied, but not for long. Holds nothing of the stores meanwhile.

@@ -1,13 +1,14 @@
 //! The web console: a page on the HTTP port that shows, live, what the cluster holds.
 //!
-//! It reads and never writes. What it shows is not guarded by a password, so it is there only on a
-//! loopback listener unless the configuration says otherwise; and it answers only to names that
-//! are this node's own, so that a page from elsewhere cannot read it through a browser on this
-//! machine (DNS rebinding). The page is in the program: no build, no internet.
+//! It reads and never writes. While access is not controlled nothing guards what it shows, so it is
+//! there only on a loopback listener unless the configuration says otherwise; and it answers only
+//! to names that are this node's own, so that a page from elsewhere cannot read it through a
+//! browser on this machine (DNS rebinding). The page is in the program: no build, no internet.
 
 mod detail;
 mod live;
 mod look;
+mod reader;
 mod rows;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
 
+use self::reader::Reader;
 use crate::config::Config;
 use crate::config::Console as Switch;
 use crate::shared::Shared;
@@ -113,7 +115,7 @@ fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], text)
 }
 
-async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
     let listen = &shared.config().listen;
@@ -124,6 +126,11 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         );
         return (StatusCode::FORBIDDEN, problem).into_response();
     }
+    let shown = request.headers().clone();
+    match Reader::admit(&shared, &shown).await {
+        Ok(reader) => request.extensions_mut().insert(reader),
+        Err(error) => return reader::refused(&error),
+    };
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in [

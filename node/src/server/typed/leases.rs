@@ -39,7 +39,7 @@ fn same_owner(wire: v1::SameOwner) -> lease::SameOwner {
 #[tonic::async_trait]
 impl Leases for Typed {
     async fn claim(&self, request: Request<v1::ClaimLeaseRequest>) -> Answer<v1::ClaimLeaseReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let claim = Claim {
             same_owner: same_owner(asked.same_owner()),
             key: name("key", asked.key)?,
@@ -57,7 +57,7 @@ impl Leases for Typed {
     }
 
     async fn renew(&self, request: Request<v1::RenewLeaseRequest>) -> Answer<v1::RenewLeaseReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let renew = Renew {
             key: name("key", asked.key)?,
             lease_token: lease_token(asked.lease_token)?,
@@ -78,7 +78,7 @@ impl Leases for Typed {
         &self,
         request: Request<v1::ReleaseLeaseRequest>,
     ) -> Answer<v1::ReleaseLeaseReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let release = lease::Release {
             key: name("key", asked.key)?,
             lease_token: lease_token(asked.lease_token)?,
@@ -101,7 +101,7 @@ impl Leases for Typed {
         &self,
         request: Request<v1::RevokeLeaseRequest>,
     ) -> Answer<v1::RevokeLeaseReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let revoke = Revoke {
             key: name("key", asked.key)?,
             only: only(asked.only),
@@ -113,7 +113,7 @@ impl Leases for Typed {
     }
 
     async fn get(&self, request: Request<v1::GetLeaseRequest>) -> Answer<v1::GetLeaseReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let key = name("key", asked.key)?;
         let found = call
             .read(AnyQuery::Lease(Query::Get(Get { key })), asked.read)
@@ -130,7 +130,7 @@ impl Leases for Typed {
     }
 
     async fn list(&self, request: Request<v1::ListLeasesRequest>) -> Answer<v1::ListLeasesReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let list = List {
             prefix: asked.prefix,
             after: after(asked.after)?,

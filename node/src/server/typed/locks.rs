@@ -184,7 +184,7 @@ impl Locks for Typed {
         &self,
         request: Request<v1::AcquireLockRequest>,
     ) -> Answer<v1::AcquireLockReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let (index, acquired) = settled(&call, acquire(asked)?).await?;
         let result = Some(match acquired {
             Acquired::Granted(member) => Standing::Granted(member_wire(member)),
@@ -198,7 +198,7 @@ impl Locks for Typed {
     }
 
     async fn renew(&self, request: Request<v1::RenewLockRequest>) -> Answer<v1::RenewLockReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let renew = Renew {
             key: name("key", asked.key)?,
             id: id("acquisition_id", &asked.acquisition_id)?,
@@ -224,7 +224,7 @@ impl Locks for Typed {
         &self,
         request: Request<v1::ReleaseLockRequest>,
     ) -> Answer<v1::ReleaseLockReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let release = Release {
             key: name("key", asked.key)?,
             id: id("acquisition_id", &asked.acquisition_id)?,
@@ -239,7 +239,7 @@ impl Locks for Typed {
     }
 
     async fn revoke(&self, request: Request<v1::RevokeLockRequest>) -> Answer<v1::RevokeLockReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let revoke = Revoke {
             key: name("key", asked.key)?,
             only: only(asked.only),
@@ -251,7 +251,7 @@ impl Locks for Typed {
     }
 
     async fn get(&self, request: Request<v1::GetLockRequest>) -> Answer<v1::GetLockReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let key = name("key", asked.key)?;
         let query = AnyQuery::Lock(Query::Get(Get { key }));
         let found = call.read(query, asked.read).await?;
@@ -267,7 +267,7 @@ impl Locks for Typed {
     }
 
     async fn list(&self, request: Request<v1::ListLocksRequest>) -> Answer<v1::ListLocksReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let list = List {
             prefix: asked.prefix,
             after: after(asked.after)?,
@@ -292,7 +292,7 @@ impl Locks for Typed {
         &self,
         request: Request<v1::LockWaitersRequest>,
     ) -> Answer<v1::LockWaitersReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let waiters = Waiters {
             key: name("key", asked.key)?,
             after: only(asked.after),

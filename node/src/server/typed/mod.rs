@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::{caller, consistency, deadline};
+use super::{consistency, deadline};
+use crate::access::Guest;
 use crate::core::Core;
 use crate::origin::{Origin, Trace};
 use crate::propose::Submission;
@@ -55,19 +56,18 @@ impl Typed {
     }
 
     /// Begins a call: who calls, until when, and the message.
-    fn call<T>(&self, request: Request<T>) -> Result<(Call, T), Status> {
+    async fn call<T>(&self, request: Request<T>) -> Result<(Call, T), Status> {
         let core = self.shared.core()?;
         let metadata = request.metadata();
         let header = metadata.get("traceparent").and_then(|it| it.to_str().ok());
-        let origin = Origin {
-            caller: caller(&request),
-            trace: header.and_then(Trace::from_traceparent),
-        };
+        let trace = header.and_then(Trace::from_traceparent);
         let deadline = call_deadline(metadata);
         let time = deadline.saturating_duration_since(Instant::now());
+        let guest = Guest::admit(&core, &request).await?;
         let call = Call {
             core,
-            origin,
+            guest,
+            trace,
             deadline,
             last_look: deadline - LAST_LOOK.min(time / 4),
             stop: self.shared.stop_token(),
@@ -79,7 +79,8 @@ impl Typed {
 /// One call of a client.
 struct Call {
     core: Arc<Core>,
-    origin: Origin,
+    guest: Guest,
+    trace: Option<Trace>,
     /// When its answer must be on its way.
     deadline: Instant,
     /// When it looks for the last time, if it waits: what is asked later may be answered too late
@@ -90,6 +91,14 @@ struct Call {
 }
 
 impl Call {
+    /// Who calls, and in which trace. A call that waits asks anew with each of its tries.
+    fn origin(&self) -> Result<Origin, NodeError> {
+        Ok(Origin {
+            caller: self.guest.caller()?,
+            trace: self.trace,
+        })
+    }
+
     /// Executes one operation: its log index and its reply.
     async fn execute<O: Operation>(
         &self,
@@ -109,10 +118,11 @@ impl Call {
         let mut command = Command::from(operation);
         command.request = request.map(request_id).transpose()?;
         command.preconditions = preconditions;
+        let origin = self.origin()?;
         let submit = |responder| {
             self.core.submit(Submission {
                 command: command.encode().into(),
-                origin: self.origin.clone(),
+                origin,
                 deadline: self.deadline,
                 allow_zero_ttl: false,
                 responder,
@@ -143,7 +153,7 @@ impl Call {
         };
         // The bounds of a query are checked where its bytes are read.
         let query = Query::decode(&query.encode()).map_err(invalid)?;
-        let (origin, began) = (self.origin.clone(), Instant::now());
+        let (origin, began) = (self.origin()?, Instant::now());
         let outcome = self.core.reader().read(query, origin, options).await;
         self.answered("read", &outcome, began);
         Ok(outcome?)

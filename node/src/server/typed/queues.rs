@@ -154,7 +154,7 @@ async fn claimed(
 #[tonic::async_trait]
 impl Queues for Typed {
     async fn push(&self, request: Request<v1::PushItemRequest>) -> Answer<v1::PushItemReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let push = Push {
             queue: name("queue", asked.queue)?,
             payload: asked.payload.into(),
@@ -174,7 +174,7 @@ impl Queues for Typed {
     }
 
     async fn claim(&self, request: Request<v1::ClaimItemsRequest>) -> Answer<v1::ClaimItemsReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let claim = Claim {
             queue: name("queue", asked.queue)?,
             owner: owner(asked.owner)?,
@@ -187,7 +187,7 @@ impl Queues for Typed {
     }
 
     async fn renew(&self, request: Request<v1::RenewItemRequest>) -> Answer<v1::RenewItemReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let renew = Renew {
             queue: name("queue", asked.queue)?,
             item_id: ItemId(asked.item_id),
@@ -200,7 +200,7 @@ impl Queues for Typed {
     }
 
     async fn settle(&self, request: Request<v1::SettleItemRequest>) -> Answer<v1::SettleItemReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let settle = Settle {
             queue: name("queue", asked.queue)?,
             item_id: ItemId(asked.item_id),
@@ -214,7 +214,7 @@ impl Queues for Typed {
     }
 
     async fn cancel(&self, request: Request<v1::CancelItemRequest>) -> Answer<v1::CancelItemReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let cancel = Cancel {
             queue: name("queue", asked.queue)?,
             item_id: ItemId(asked.item_id),
@@ -228,7 +228,7 @@ impl Queues for Typed {
         &self,
         request: Request<v1::RequeueItemRequest>,
     ) -> Answer<v1::RequeueItemReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let requeue = Requeue {
             queue: name("queue", asked.queue)?,
             item_id: ItemId(asked.item_id),
@@ -239,7 +239,7 @@ impl Queues for Typed {
     }
 
     async fn get(&self, request: Request<v1::GetItemRequest>) -> Answer<v1::GetItemReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let get = Get {
             queue: name("queue", asked.queue)?,
             item_id: ItemId(asked.item_id),
@@ -261,7 +261,7 @@ impl Queues for Typed {
         &self,
         request: Request<v1::ListItemsRequest>,
     ) -> Answer<v1::ListItemsReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let state = state(asked.state());
         let queue = name("queue", asked.queue)?;
         let list = ListItems {
@@ -287,7 +287,7 @@ impl Queues for Typed {
     }
 
     async fn stats(&self, request: Request<v1::QueueStatsRequest>) -> Answer<v1::QueueStatsReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let list = List {
             prefix: asked.prefix,
             after: after(asked.after)?,

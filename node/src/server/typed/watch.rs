@@ -9,11 +9,11 @@ use quorate_rpc::v1::event::Event;
 use quorate_rpc::v1::watch_server::Watch;
 use quorate_statemachine::lease::EndReason;
 use quorate_statemachine::notice::Notice;
-use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::locks::end_wire;
-use super::{Answer, Typed, invalid};
+use super::{Answer, Call, Typed, invalid};
+use crate::access::Watching;
 use crate::propose::stopped;
 use crate::server::coordination::watch_what;
 
@@ -24,26 +24,29 @@ impl Watch for Typed {
     type WatchStream = Events;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Events> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let what = watch_what(asked.what).map_err(invalid)?;
-        let events = call.core.watch(what, asked.from_index)?;
-        Ok(Response::new(Box::pin(stream::unfold(Some(events), next))))
+        let Call { core, guest, .. } = call;
+        let watching = Watching::start(&core, guest, what, asked.from_index)?;
+        Ok(Response::new(Box::pin(stream::unfold(
+            Some(watching),
+            next,
+        ))))
     }
 }
 
-/// The next message. The last one is `lagged`, or the status that the node stops.
+/// The next message. The last one is `lagged`, or the status that the node stops or that the caller
+/// may watch no longer.
 async fn next(
-    events: Option<mpsc::Receiver<WatchEvent>>,
-) -> Option<(
-    Result<v1::Watched, Status>,
-    Option<mpsc::Receiver<WatchEvent>>,
-)> {
-    let mut events = events?;
-    match events.recv().await {
-        Some(event) => {
+    watching: Option<Watching>,
+) -> Option<(Result<v1::Watched, Status>, Option<Watching>)> {
+    let mut watching = watching?;
+    match watching.next().await {
+        Some(Ok(event)) => {
             let last = matches!(event, WatchEvent::Lagged { .. });
-            Some((Ok(watched(event)), (!last).then_some(events)))
+            Some((Ok(watched(event)), (!last).then_some(watching)))
         }
+        Some(Err(error)) => Some((Err(error.into()), None)),
         None => Some((Err(stopped().into()), None)),
     }
 }

@@ -274,6 +274,18 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
 }
 
 impl LogReader {
+    /// Index of the first entry that is not purged; of the next one while there is none.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.core.cache().first
+    }
+
+    /// Entries of `from..to` that the log has: the first ones, about so many as are good to hold in
+    /// memory at a time, and at least one.
+    pub fn read_some(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
+        self.read(from, to, Some(READ_BYTES_MAX))
+    }
+
     /// Entries of `from..to` that the log has: all of them, or with a limit the first ones, at
     /// least one.
     fn read(&self, from: u64, to: u64, bytes_max: Option<usize>) -> io::Result<Vec<Entry>> {

@@ -36,6 +36,7 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quorate_statemachine as statemachine;
+use quorate_statemachine::access::audit;
 use quorate_statemachine::figure::Figure;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::tables::{self, MetaRow};
@@ -44,6 +45,7 @@ use quorate_statemachine::{Timestamp, codec, version};
 use self::behind::{Behind, Pending};
 use self::database::Database;
 use self::digests::Digests;
+use self::outcomes::Outcomes;
 use self::view::{Stored, Tables, View};
 use super::error::StorageError;
 use super::snapshot::{Manifest, SnapshotData, Snapshots};
@@ -58,6 +60,7 @@ mod database;
 mod digests;
 mod export;
 pub(super) mod offline;
+mod outcomes;
 mod reader;
 mod rebuild;
 mod seed;
@@ -154,6 +157,7 @@ struct Shared {
     state: RwLock<State>,
     snapshots: Mutex<Snapshots>,
     digests: Mutex<Digests>,
+    outcomes: Mutex<Outcomes>,
     behind: Behind,
     /// Held by whoever puts another state in the place of this one.
     replacing: Mutex<()>,
@@ -188,12 +192,14 @@ impl StateStore {
         let state = State::load(dir, number, options)?;
         let snapshots = Snapshots::open(open::snapshots_of(dir))?;
         let (behind, wake) = Behind::new();
+        let outcomes = Outcomes::new(state.applied.map_or(0, |id| id.index));
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             options: options.clone(),
             state: RwLock::new(state),
             snapshots: Mutex::new(snapshots),
             digests: Mutex::default(),
+            outcomes: Mutex::new(outcomes),
             behind,
             replacing: Mutex::default(),
         });
@@ -283,7 +289,8 @@ impl State {
             meta,
             number,
         };
-        match version::of(&state.view()) {
+        let view = state.view();
+        match version::of(&view).and_then(|_| statemachine::access::of(&view)) {
             Ok(_) => Ok(state),
             Err(problem) => Err(state.database.damaged(problem.to_string())),
         }
@@ -365,6 +372,10 @@ impl Shared {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn outcomes(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts one entry in place. Readers see the state before or after it.
     fn apply_entry(
         &self,
@@ -385,6 +396,9 @@ impl Shared {
         let reply = state.apply(&entry.log_id, &entry.payload, told)?;
         state.applied = Some(entry.log_id);
         let waiting = state.pending.bytes();
+        if let Some(reply) = &reply {
+            self.outcomes().record(index, audit::outcome(reply));
+        }
         drop(state);
         if let EntryPayload::Normal(proposal) = &entry.payload {
             let meters = &self.options.meters;
@@ -462,6 +476,7 @@ impl Shared {
         write_current(&self.dir, number)?;
         let mut present = self.state.write().unwrap_or_else(PoisonError::into_inner);
         present.database.doom();
+        *self.outcomes() = Outcomes::new(state.applied.map_or(0, |id| id.index));
         *present = state;
         Ok(())
     }

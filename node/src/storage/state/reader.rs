@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use quorate_statemachine::digest::Digest;
-use quorate_statemachine::tables::{MetaRow, VersionRow};
-use quorate_statemachine::{Timestamp, version, view};
+use quorate_statemachine::tables::{AccessRow, MetaRow, VersionRow};
+use quorate_statemachine::{Timestamp, access, version, view};
 
 use super::{Shared, Totals};
 use crate::raft::{LogId, StoredMembership};
@@ -85,6 +85,24 @@ impl StateReader {
         let state = self.shared.state();
         // It was readable when the state was opened, and only `apply` has written it since.
         version::of(&state.view()).unwrap_or_default()
+    }
+
+    /// Whether access is controlled, and cluster time, at the last applied command.
+    #[must_use]
+    pub fn access(&self) -> (AccessRow, Timestamp) {
+        let state = self.shared.state();
+        // As with the version; and what cannot be read must not open a door.
+        let row = access::of(&state.view()).unwrap_or_else(|_| AccessRow {
+            enabled: true,
+            ..AccessRow::default()
+        });
+        (row, state.meta.now)
+    }
+
+    /// How an applied entry ended, in a word; none if that is not known any more.
+    #[must_use]
+    pub fn outcome(&self, index: u64) -> Option<&'static str> {
+        self.shared.outcomes().of(index)
     }
 
     /// The last recorded digests with their log indices, oldest first.

@@ -78,7 +78,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::RegisterProcessRequest>,
     ) -> Answer<v1::RegisterProcessReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let register = Register {
             wake_target: asked.wake_target.map(wake_target).transpose()?,
             ..Register::new(name("id", asked.id)?, asked.definition.into())
@@ -97,7 +97,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::AppendEventRequest>,
     ) -> Answer<v1::AppendEventReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let append = Append {
             id: name("id", asked.id)?,
             event_type: name("event_type", asked.event_type)?,
@@ -120,7 +120,7 @@ impl Processes for Typed {
     }
 
     async fn set_wait(&self, request: Request<v1::SetWaitRequest>) -> Answer<v1::SetWaitReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let set = SetWait {
             id: name("id", asked.id)?,
             wait: asked.wait.map(Into::into),
@@ -135,7 +135,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::SetExternalRefRequest>,
     ) -> Answer<v1::SetExternalRefReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let set = SetExternalRef {
             id: name("id", asked.id)?,
             external_ref: asked.external_ref.into(),
@@ -154,7 +154,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::CompleteProcessRequest>,
     ) -> Answer<v1::CompleteProcessReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let complete = Complete {
             state: final_state("state", asked.state())?,
             id: name("id", asked.id)?,
@@ -171,7 +171,7 @@ impl Processes for Typed {
     }
 
     async fn ack_wake(&self, request: Request<v1::AckWakeRequest>) -> Answer<v1::AckWakeReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let ack = AckWake {
             id: name("id", asked.id)?,
             sequence: asked.sequence,
@@ -183,7 +183,7 @@ impl Processes for Typed {
     }
 
     async fn get(&self, request: Request<v1::GetProcessRequest>) -> Answer<v1::GetProcessReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let (view, Seen { index, now_ms }) = get(&call, &name("id", asked.id)?, asked.read).await?;
         Ok(v1::GetProcessReply {
             process: view.map(view_wire),
@@ -197,7 +197,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::ListProcessesRequest>,
     ) -> Answer<v1::ListProcessesReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let list = Query::List(List {
             state: state(asked.state()),
             prefix: asked.prefix,
@@ -223,7 +223,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::ProcessEventsRequest>,
     ) -> Answer<v1::ProcessEventsReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let wanted = Events {
             id: name("id", asked.id)?,
             after: asked.after,
@@ -245,7 +245,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::CountEventsRequest>,
     ) -> Answer<v1::CountEventsReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let id = name("id", asked.id)?;
         let count = Query::CountEvents(CountEvents {
             id: id.clone(),
@@ -267,7 +267,7 @@ impl Processes for Typed {
     }
 
     async fn await_end(&self, request: Request<v1::AwaitEndRequest>) -> Answer<v1::AwaitEndReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let id = name("id", asked.id)?;
         let mut news = News::of(&call, WatchWhat::Process(id.clone()))?;
         let ended = |notice: &Notice| matches!(notice, Notice::ProcessChanged { ended: true, .. });
@@ -289,7 +289,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::AwaitEventRequest>,
     ) -> Answer<v1::AwaitEventReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let first = Events {
             id: name("id", asked.id)?,
             after: asked.after,
@@ -313,7 +313,7 @@ impl Processes for Typed {
     }
 
     async fn put_grant(&self, request: Request<v1::PutGrantRequest>) -> Answer<v1::PutGrantReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let put = PutGrant {
             grant: grant(asked.grant)?,
         };
@@ -327,7 +327,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::DeleteGrantRequest>,
     ) -> Answer<v1::DeleteGrantReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let delete = DeleteGrant {
             scope: name("scope", asked.scope)?,
             process_id: name("process_id", asked.process_id)?,
@@ -342,7 +342,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::MoveGrantsRequest>,
     ) -> Answer<v1::MoveGrantsReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let process_ids = asked.process_ids.into_iter();
         let process_ids = process_ids.map(|id| name("process_ids", id));
         let moving = MoveGrants {
@@ -361,7 +361,7 @@ impl Processes for Typed {
         &self,
         request: Request<v1::DetachSessionRequest>,
     ) -> Answer<v1::DetachSessionReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let detach = DetachSession {
             session: name("session", asked.session)?,
         };
@@ -378,7 +378,7 @@ impl Processes for Typed {
     }
 
     async fn grants_to(&self, request: Request<v1::GrantsToRequest>) -> Answer<v1::GrantsToReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let grants = Query::GrantsTo(GrantsTo {
             scope: name("scope", asked.scope)?,
             running: asked.running,
@@ -401,7 +401,7 @@ impl Processes for Typed {
     }
 
     async fn grants_of(&self, request: Request<v1::GrantsOfRequest>) -> Answer<v1::GrantsOfReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let process_id = name("process_id", asked.process_id)?;
         let grants = Query::GrantsOf(GrantsOf {
             process_id: process_id.clone(),
@@ -425,7 +425,7 @@ impl Processes for Typed {
     }
 
     async fn has_grant(&self, request: Request<v1::HasGrantRequest>) -> Answer<v1::HasGrantReply> {
-        let (call, asked) = self.call(request)?;
+        let (call, asked) = self.call(request).await?;
         let has = Query::HasGrant(HasGrant {
             scope: name("scope", asked.scope)?,
             process_id: name("process_id", asked.process_id)?,
