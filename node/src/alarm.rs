@@ -17,6 +17,8 @@ pub enum AlarmKind {
     Quarantined,
     /// The members' states differ, and no quorum has the same.
     Diverged,
+    /// The newest good backup is older than it should be, or there is none.
+    BackupOld,
     /// A certificate in use ends soon, or has ended.
     CertificateExpiring,
     /// New certificates or keys cannot be used; those before them stay in use.
@@ -32,6 +34,7 @@ impl AlarmKind {
         match self {
             Self::Quarantined => "quarantined",
             Self::Diverged => "diverged",
+            Self::BackupOld => "backup_old",
             Self::CertificateExpiring => "certificate_expiring",
             Self::CertificateRefused => "certificate_refused",
             Self::DiskNearlyFull => "disk_nearly_full",
@@ -46,6 +49,7 @@ impl AlarmKind {
             Self::Quarantined => true,
             // Nobody is known to be wrong.
             Self::Diverged => false,
+            Self::BackupOld => false,
             Self::CertificateExpiring | Self::CertificateRefused => false,
             // It answers, and the leader knows what to refuse.
             Self::DiskNearlyFull => false,

@@ -7,7 +7,7 @@ use quorate_statemachine::InvalidArgument;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Bounds;
-use crate::{admission, notices, room};
+use crate::{admission, backup, notices, room};
 
 /// A node's configuration, as in the TOML file of `quorate serve`. Unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub tls: TlsSection,
     /// What a node must be told before it does it.
     pub security: SecuritySection,
+    /// Backups by schedule.
+    pub backup: BackupSection,
 }
 
 /// Who the node is.
@@ -188,6 +190,25 @@ pub struct SecuritySection {
     /// Switch access control off when the node starts, for administrators who have lost their way
     /// in. Take it out again: it does so at every start.
     pub switch_access_off: bool,
+}
+
+/// Backups by schedule. The leader makes them: all nodes need the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupSection {
+    /// Where they go: a directory that is there and that all nodes share, or `s3://BUCKET/PREFIX`;
+    /// empty for no backups. Credentials come from the environment or the machine, never from here.
+    pub to: String,
+    /// Of a store that speaks S3 and is not Amazon's: `https://HOST:PORT`.
+    pub endpoint: String,
+    /// A backup is made once the newest good one is so old.
+    pub every_s: u64,
+    /// So many of the newest are kept; 0 for no bound by number.
+    pub keep: usize,
+    /// Those that are older are removed, but never the newest good one; 0 for no bound by age.
+    pub keep_days: u64,
+    /// The alarm `backup_old` is on while the newest good one is older.
+    pub alarm_after_s: u64,
 }
 
 impl Default for NodeSection {
@@ -406,6 +427,43 @@ impl TlsSection {
     }
 }
 
+impl Default for BackupSection {
+    /// Two days of hourly ones. Two that came to nothing in a row are worth a look.
+    fn default() -> Self {
+        Self {
+            to: String::new(),
+            endpoint: String::new(),
+            every_s: 3_600,
+            keep: 48,
+            keep_days: 0,
+            alarm_after_s: 3 * 3_600,
+        }
+    }
+}
+
+impl BackupSection {
+    /// Whether backups are made.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.to.is_empty()
+    }
+
+    fn validate(&self) -> Result<(), InvalidArgument> {
+        if self.is_on() {
+            backup::Place::parse("backup.to", &self.to)?;
+        }
+        backup::check_endpoint("backup.endpoint", &self.endpoint)?;
+        let (every_s, alarm_after_s) = (self.every_s, self.alarm_after_s);
+        check(every_s >= 1, "backup.every_s", "at least 1", every_s)?;
+        check(
+            alarm_after_s > every_s,
+            "backup.alarm_after_s",
+            "more than backup.every_s",
+            alarm_after_s,
+        )
+    }
+}
+
 fn given(path: &Path) -> Option<&Path> {
     (!path.as_os_str().is_empty()).then_some(path)
 }
@@ -417,6 +475,7 @@ impl Config {
             quorate_statemachine::Name::parse("node.name", self.node.name.clone())?;
         }
         self.node.check_command_version()?;
+        self.backup.validate()?;
         let raft = &self.raft;
         check(
             raft.heartbeat_ms >= 10,

@@ -32,6 +32,7 @@ mod access;
 pub mod admission;
 pub mod alarm;
 mod audit;
+pub mod backup;
 pub mod clock;
 pub mod config;
 mod core;

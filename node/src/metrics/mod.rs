@@ -18,7 +18,7 @@ use self::process::Process;
 use self::sampled::Sampled;
 use crate::shared::Shared;
 
-pub(crate) use recorded::Recorded;
+pub(crate) use recorded::{BackupMeters, Recorded};
 pub use recorded::{LogMeters, StateMeters};
 
 /// What [`Metrics::render`] writes.

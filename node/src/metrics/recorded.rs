@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::{access, cluster, codec, lease, lock, process, queue, session};
@@ -29,6 +30,56 @@ pub struct StateMeters {
     pub(crate) apply: Timings,
     pub(crate) snapshot_build: Histogram,
     pub(crate) snapshot_install: Histogram,
+}
+
+/// What is known of backups.
+#[derive(Debug, Clone, Default)]
+pub struct BackupMeters {
+    pub(crate) made: Counter,
+    pub(crate) failed: Counter,
+    newest_seconds: Gauge,
+    newest_bytes: Gauge,
+}
+
+impl BackupMeters {
+    fn new(book: &mut Book) -> Self {
+        Self {
+            made: book.counter((
+                "quorate_backups_made",
+                "",
+                "Backups by schedule that this node made and read back",
+            )),
+            failed: book.counter((
+                "quorate_backup_failures",
+                "",
+                "Attempts of this node at a backup by schedule that came to nothing",
+            )),
+            newest_seconds: book.gauge((
+                "quorate_backup_last_good_timestamp_seconds",
+                "",
+                "On the leader: when the newest good backup was saved, in seconds since 1970; 0 if \
+                 that is not known",
+            )),
+            newest_bytes: book.gauge((
+                "quorate_backup_last_good_bytes",
+                "",
+                "On the leader: length of the newest good backup",
+            )),
+        }
+    }
+
+    /// The newest good one.
+    pub(crate) fn good(&self, saved_at_ms: u64, bytes: u64) {
+        let whole = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        self.newest_seconds.set(whole(saved_at_ms / 1_000));
+        self.newest_bytes.set(whole(bytes));
+    }
+
+    /// Nothing is known of them here.
+    pub(crate) fn forget(&self) {
+        self.newest_seconds.set(0);
+        self.newest_bytes.set(0);
+    }
 }
 
 impl Default for LogMeters {
@@ -81,6 +132,7 @@ fn name_of(command: &[u8]) -> &'static str {
 pub struct Recorded {
     pub log: LogMeters,
     pub state: StateMeters,
+    pub backup: BackupMeters,
     pub leader_changes: Counter,
     pub proposals_applied: Counter,
     pub proposals_failed: Counter,
@@ -102,6 +154,7 @@ impl Recorded {
         Self {
             log,
             state,
+            backup: BackupMeters::new(book),
             rpc: requests(book),
             leader_changes: book.counter((
                 "quorate_server_leader_changes_seen",

@@ -24,7 +24,7 @@ use crate::read::{ReadContext, Reader};
 use crate::server::SAVES_MAX;
 use crate::storage::{Identity, StateChange, Storage, StorageOptions};
 use crate::tls::Tls;
-use crate::{room, steward, ticker, upgrade};
+use crate::{backup, room, steward, ticker, upgrade};
 
 impl Shared {
     /// Opens the stores and starts Raft and all that belongs to a member.
@@ -180,6 +180,11 @@ impl Shared {
         self.spawn_until_stop(async move {
             room::run(&looking, &shared.config, shared.free_bytes, &shared.alarms).await;
         });
+        let section = self.config.backup.clone();
+        if section.is_on() {
+            let (core, alarms) = (Arc::clone(core), Arc::clone(&self.alarms));
+            self.spawn_until_stop(async move { backup::run(&core, &section, &alarms).await });
+        }
         let (shared, failed) = (Arc::clone(self), Arc::clone(core));
         self.tasks
             .spawn(async move { shared.watch_failure(&failed, log).await });

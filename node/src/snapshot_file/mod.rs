@@ -29,11 +29,13 @@ use thiserror::Error;
 use crate::raft::SnapshotMeta;
 
 mod read;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use read::{Reader, Step, verify};
+pub(crate) use stream::{PIECE_BYTES_MAX, Stream, stream};
 pub use write::Writer;
 
 /// The format that this build writes, and the only one it reads so far.

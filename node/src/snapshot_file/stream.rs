@@ -1,0 +1,146 @@
+//! A snapshot file while it is written: a checkpoint, read from end to end.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::task::JoinHandle;
+
+use super::{FileError, Header, Summary, Writer};
+use crate::core::Core;
+use crate::disaster::clock_ms;
+use crate::quarantine::Quarantine;
+use crate::storage::{Checkpoint, Identity};
+
+/// Pieces that wait for a slow taker.
+const PIECES_WAITING: usize = 4;
+
+/// Longest piece.
+pub const PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// A file while it is written. Whoever drops `pieces` ends the writing.
+pub struct Stream {
+    /// What the file is of.
+    pub header: Header,
+    /// Its bytes in order, none longer than [`PIECE_BYTES_MAX`].
+    pub pieces: mpsc::Receiver<Bytes>,
+    /// Ends after the last piece. Only if it is no error the pieces are a whole file.
+    pub written: JoinHandle<Result<Summary, FileError>>,
+    /// Rows written so far.
+    pub rows: Arc<AtomicU64>,
+    /// About how many rows there are.
+    pub rows_estimated: u64,
+}
+
+/// Makes a checkpoint of what is applied, and writes it on a thread that may block. A taker that
+/// takes nothing for `patience` is given up: the checkpoint waits on the disk for it. `held` is
+/// dropped when the thread has ended.
+pub async fn stream(
+    core: &Core,
+    patience: Duration,
+    held: impl Send + 'static,
+) -> Result<Stream, FileError> {
+    sound(&core.quarantine)?;
+    let state = core.state.clone();
+    let made = tokio::task::spawn_blocking(move || state.checkpoint()).await;
+    let checkpoint = made
+        .map_err(io::Error::other)?
+        .map_err(|error| FileError::Io(error.into()))?;
+    let header = header(core.identity(), &checkpoint);
+    let rows_estimated = checkpoint.rows_estimated();
+    let rows = Arc::<AtomicU64>::default();
+    let (sender, pieces) = mpsc::channel(PIECES_WAITING);
+    let (of, count) = (header.clone(), Arc::clone(&rows));
+    let quarantine = Arc::clone(&core.quarantine);
+    let sink = Sink {
+        pieces: sender,
+        runtime: Handle::current(),
+        patience,
+    };
+    let written = tokio::task::spawn_blocking(move || {
+        let _held = held;
+        write(&checkpoint, &of, sink, &count, &quarantine)
+    });
+    Ok(Stream {
+        header,
+        pieces,
+        written,
+        rows,
+        rows_estimated,
+    })
+}
+
+fn header(identity: &Identity, checkpoint: &Checkpoint) -> Header {
+    Header {
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        saved_at_ms: clock_ms(),
+        node_id: identity.node_id,
+        node_name: identity.name.clone(),
+        cluster_id: identity.cluster_id.clone(),
+        now_ms: checkpoint.meta().now.0,
+        covers: checkpoint.covers().clone(),
+    }
+}
+
+/// Writes a whole file, and counts its rows.
+fn write(
+    checkpoint: &Checkpoint,
+    header: &Header,
+    out: impl Write,
+    rows: &AtomicU64,
+    quarantine: &Quarantine,
+) -> Result<Summary, FileError> {
+    let mut writer = Writer::new(out, header)?;
+    let mut written = Ok(());
+    let scanned = checkpoint.scan(&mut |key, value| {
+        rows.fetch_add(1, Ordering::Relaxed);
+        written = writer.row(key, value);
+        written.is_ok()
+    });
+    scanned.map_err(|error| FileError::Io(error.into()))?;
+    written?;
+    // It may have begun meanwhile: without its end the file is no snapshot.
+    sound(quarantine)?;
+    Ok(writer.finish()?.1)
+}
+
+fn sound(quarantine: &Quarantine) -> Result<(), FileError> {
+    let sound = quarantine.check();
+    sound.map_err(|error| FileError::Io(io::Error::other(error)))
+}
+
+/// Sends what is written.
+struct Sink {
+    pieces: mpsc::Sender<Bytes>,
+    runtime: Handle,
+    patience: Duration,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(&bytes[..bytes.len().min(PIECE_BYTES_MAX)]);
+        let length = piece.len();
+        let sending = self.pieces.send_timeout(piece, self.patience);
+        let sent = self.runtime.block_on(sending);
+        sent.map_err(|error| match error {
+            SendTimeoutError::Closed(_) => io::Error::new(io::ErrorKind::BrokenPipe, "it is gone"),
+            SendTimeoutError::Timeout(_) => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "the receiver took nothing for {} s",
+                    self.patience.as_secs()
+                ),
+            ),
+        })?;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
