@@ -28,10 +28,16 @@ pub struct Save {
     pub file: PathBuf,
 }
 
+const STORES: &str = "\
+A file in a store is s3://BUCKET/NAME. Which store, and with which credentials, is said by the
+environment, as for the programs of Amazon: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY and the like.";
+
 /// Arguments of `snapshot inspect`.
 #[derive(Debug, Args)]
+#[command(after_help = STORES)]
 pub struct Inspect {
-    /// The file
+    /// The file, or s3://BUCKET/NAME
     pub file: PathBuf,
 }
 
@@ -42,13 +48,15 @@ cluster first, if any of it still runs.
 
 Every token of the new cluster is greater than every token of the old one, also of what the old one
 did after the snapshot. This rests on this machine's clock: one that is behind the snapshot is
-refused.";
+refused.
+
+A file in a store is named as for `quorate snapshot inspect`.";
 
 /// Arguments of `snapshot restore`.
 #[derive(Debug, Args)]
 #[command(after_help = RESTORE)]
 pub struct Restore {
-    /// The file
+    /// The file, or s3://BUCKET/NAME
     pub file: PathBuf,
     /// What to make of it
     #[command(flatten)]

@@ -1,10 +1,11 @@
 //! `quorate snapshot`: the state as a file, and a new cluster from one.
 
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
 use quorate_client::admin::Admin;
+use quorate_node::backup::{self, Place};
 use quorate_node::disaster::{self, DisasterError};
 use quorate_node::snapshot_file::{self, FileError, Header, Summary};
 use quorate_statemachine::{Timestamp, tables};
@@ -74,13 +75,13 @@ pub fn inspect(args: &Inspect, mut printer: Printer) -> Result<(), Failure> {
 /// Makes a new cluster's first member.
 pub fn restore(args: &Restore, mut printer: Printer) -> Result<(), Failure> {
     made::check(&args.first)?;
-    let input = open(&args.file)?;
-    let size = input.metadata().map_or(0, |found| found.len());
+    let mut source = open(&args.file)?;
+    let size = source.size;
     let mut progress = Progress::new("read");
     let read = &mut |bytes: u64| {
         progress.tell(|| format!("{} of {} KiB", bytes >> 10, size >> 10));
     };
-    let restored = disaster::restore(&args.first.wanted(), BufReader::new(input), read);
+    let restored = disaster::restore(&args.first.wanted(), &mut source.input, read);
     progress.end();
     let restored = restored.map_err(|error| match error {
         DisasterError::File(error) => bad_file(&args.file, &error),
@@ -96,14 +97,45 @@ pub fn restore(args: &Restore, mut printer: Printer) -> Result<(), Failure> {
 }
 
 fn read_through(path: &Path) -> Result<(Header, Summary), Failure> {
-    let read = snapshot_file::verify(BufReader::new(open(path)?));
+    let read = snapshot_file::verify(&mut open(path)?.input);
     read.map_err(|error| bad_file(path, &error))
 }
 
-fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| match error.kind() {
+/// What a file is read from.
+struct Source {
+    input: Box<dyn Read>,
+    size: u64,
+    /// Where a store is read.
+    _runtime: Option<tokio::runtime::Runtime>,
+}
+
+fn open(path: &Path) -> Result<Source, Failure> {
+    let place = path.to_str().map(|text| Place::parse("FILE", text));
+    if let Some(Ok(Place::S3 { bucket, prefix })) = place {
+        return fetch(&bucket, &prefix);
+    }
+    let file = File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::not_found("file", &path.display().to_string()),
         _ => io("read", path, &error),
+    })?;
+    Ok(Source {
+        size: file.metadata().map_or(0, |found| found.len()),
+        input: Box::new(BufReader::new(file)),
+        _runtime: None,
+    })
+}
+
+fn fetch(bucket: &str, name: &str) -> Result<Source, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let opened = runtime.block_on(backup::read(bucket, name));
+    let (size, input) = opened.map_err(|error| Failure::error("store", error.to_string()))?;
+    Ok(Source {
+        input,
+        size,
+        _runtime: Some(runtime),
     })
 }
 

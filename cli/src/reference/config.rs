@@ -22,6 +22,11 @@ const OTHER_VARIABLES: &[(&str, &str)] = &[
         "QUORATE_TOKEN",
         "The token that commands show if there is no `--token-file`",
     ),
+    (
+        "AWS_…",
+        "Credentials, region and authorities of the store of backups: \
+         [backups](../operations/backups.md#in-a-store)",
+    ),
     ("NO_COLOR", "No colours in what is logged, if set"),
 ];
 
