@@ -1,6 +1,7 @@
 //! A cluster of node processes on this machine.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,7 +31,9 @@ pub struct Options {
     /// Nodes to begin with; 0 leaves all to the scenario.
     pub nodes: usize,
     /// Changes each node's configuration.
-    pub configure: fn(&mut Config),
+    pub configure: Arc<dyn Fn(&mut Config) + Send + Sync>,
+    /// Set in each node's environment.
+    pub env: Vec<(&'static str, String)>,
     /// Whether connections are encrypted.
     pub tls: bool,
 }
@@ -42,7 +45,8 @@ impl Options {
         Self {
             binary: binary.into(),
             nodes,
-            configure: |_| {},
+            configure: Arc::new(|_| {}),
+            env: Vec::new(),
             tls: false,
         }
     }
@@ -56,8 +60,15 @@ impl Options {
 
     /// The same with other options for each node.
     #[must_use]
-    pub fn configure(mut self, configure: fn(&mut Config)) -> Self {
-        self.configure = configure;
+    pub fn configure(mut self, configure: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        self.configure = Arc::new(configure);
+        self
+    }
+
+    /// The same with this in each node's environment.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
         self
     }
 }
@@ -173,7 +184,8 @@ impl Cluster {
 
     /// The same with other names for its files.
     pub fn process_of(&self, name: &str, config: Config) -> Result<NodeProcess> {
-        NodeProcess::new(&self.options.binary, self.dir(), name, config)
+        let env = self.options.env.clone();
+        Ok(NodeProcess::new(&self.options.binary, self.dir(), name, config)?.with_env(env))
     }
 
     fn prepare(&mut self, bootstrap: bool) -> Result<usize> {

@@ -13,6 +13,7 @@
 //! | [`program`] | the program `quorate`: built, run, what it printed |
 //! | [`proxy`] | connections between clients and a node that can be cut |
 //! | [`raw`] | messages that no client of ours would send |
+//! | [`s3`] | a store for backups, good or bad |
 //! | [`wait`] | waiting for conditions, with a deadline |
 //!
 //! A scenario is a file in `tests/`. Standard error of the nodes goes to files in the scenario's
@@ -28,6 +29,7 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod raw;
+pub mod s3;
 pub mod wait;
 
 /// How large a test is: what the environment variable says, for the long form, or the default.

@@ -41,6 +41,7 @@ pub struct NodeProcess {
     binary: PathBuf,
     config_path: PathBuf,
     stderr_path: PathBuf,
+    env: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -52,11 +53,19 @@ impl NodeProcess {
             config_path: dir.join(format!("{name}.toml")),
             stderr_path: dir.join(format!("{name}.stderr")),
             config,
+            env: Vec::new(),
             child: None,
         };
         std::fs::write(&node.config_path, toml::to_string(&node.config)?)?;
         File::create(&node.stderr_path)?;
         Ok(node)
+    }
+
+    /// The same with this in its environment.
+    #[must_use]
+    pub fn with_env(mut self, env: Vec<(&'static str, String)>) -> Self {
+        self.env = env;
+        self
     }
 
     /// Changes its configuration for the next start.
@@ -92,6 +101,7 @@ impl NodeProcess {
         let stderr = OpenOptions::new().append(true).open(&self.stderr_path)?;
         let child = Command::new(&self.binary)
             .arg(&self.config_path)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(stderr)
