@@ -201,8 +201,8 @@ impl Current {
         })
     }
 
-    /// Refuses a certificate of this node that has ended: the one in use may still hold. An authority
-    /// that has ended proves nobody, and does no harm beside others.
+    /// Refuses a certificate of this node that has ended: the one in use may still hold. An
+    /// authority that has ended proves nobody, and does no harm beside others.
     fn not_over(self) -> Result<Self, TlsError> {
         let now = unix_now();
         let over = self.ends.iter().find(|end| end.own && end.not_after <= now);

@@ -333,7 +333,13 @@ async fn without_a_quorum_it_shows_what_the_node_has_and_says_so() -> Result<()>
         let story = json(&address, "/console/key?of=ship").await?;
         ensure!(story["lease"]["owner"] == "captain", "{story}");
         ensure!(get(&address, "/console/").await?.0 == 200, "the page");
-        ensure!(get(&address, "/readyz").await?.0 == 503, "it is not ready");
+        // That nobody leads it knows after a while, and the page is still there then.
+        until("the node to be ready no longer", PATIENCE, async || {
+            let (status, ..) = get(&address, "/readyz").await?;
+            Ok((status == 503).then_some(()))
+        })
+        .await?;
+        ensure!(json(&address, "/console/key?of=ship").await?["fresh"] == false);
         Ok(())
     })
     .await

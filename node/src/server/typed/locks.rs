@@ -169,8 +169,8 @@ async fn settled(call: &Call, acquire: Acquire) -> Result<(u64, Acquired), Statu
     }
 }
 
-/// Whether the same command can be answered at another try: an election, a short overload, an answer
-/// that was lost.
+/// Whether the same command can be answered at another try: an election, a short overload, an
+/// answer that was lost.
 fn passes(status: &Status) -> bool {
     matches!(
         status.code(),
