@@ -388,19 +388,7 @@ async fn mark(core: &Core) -> Result<(), NodeError> {
 /// On the leader: makes a snapshot that covers `min_index` and sends it to a member in quarantine.
 pub async fn send_snapshot(core: &Core, to: u64, min_index: u64) -> Result<(), NodeError> {
     core.quarantine.check()?;
-    let triggered = core.raft.trigger().snapshot().await;
-    triggered.map_err(|error| fatal(&error))?;
-    let mut metrics = core.raft.metrics();
-    let made = async {
-        loop {
-            let covered = metrics.borrow_watched().snapshot.map_or(0, |id| id.index);
-            if covered >= min_index {
-                return Ok::<(), NodeError>(());
-            }
-            metrics.changed().await.map_err(|_| stopped())?;
-        }
-    };
-    let made = timeout(CATCH_UP_MAX, made).await;
+    let made = timeout(CATCH_UP_MAX, make_snapshot(core, min_index)).await;
     made.map_err(|_| NodeError::DeadlineExceeded {
         message: format!(
             "no snapshot covers log index {min_index} after {} s",
@@ -415,6 +403,7 @@ pub async fn send_snapshot(core: &Core, to: u64, min_index: u64) -> Result<(), N
         });
     };
     let (vote, addr) = {
+        let metrics = core.raft.metrics();
         let seen = metrics.borrow_watched();
         let member = seen.membership_config.membership().get_node(&to);
         (seen.vote, member.map(|member| member.peer_addr.clone()))
@@ -423,6 +412,23 @@ pub async fn send_snapshot(core: &Core, to: u64, min_index: u64) -> Result<(), N
         message: format!("there is no member {to}"),
     })?;
     core.peers.send_resync(to, &addr, vote, snapshot).await
+}
+
+/// Waits until a snapshot covers `min_index`. One that is being made already may not.
+async fn make_snapshot(core: &Core, min_index: u64) -> Result<(), NodeError> {
+    let mut metrics = core.raft.metrics();
+    let mut behind = None;
+    loop {
+        let covered = metrics.borrow_watched().snapshot.map_or(0, |id| id.index);
+        if covered >= min_index {
+            return Ok(());
+        }
+        if behind.replace(covered) != Some(covered) {
+            let triggered = core.raft.trigger().snapshot().await;
+            triggered.map_err(|error| fatal(&error))?;
+        }
+        metrics.changed().await.map_err(|_| stopped())?;
+    }
 }
 
 /// In quarantine: builds the state of this snapshot and the log behind it.
