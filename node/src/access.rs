@@ -26,6 +26,7 @@ use crate::core::Core;
 use crate::origin::Caller;
 use crate::propose::stopped;
 use crate::server::caller::Caller as Connected;
+use crate::server::refused;
 use crate::storage::StateReader;
 
 /// How long a node that does not know a caller asks the leader whether it is behind.
@@ -97,7 +98,16 @@ impl Guest {
     /// Lets the caller of a request in, or says why not. A user or a token that this node does not
     /// know may be newer than what it has applied: it asks the leader before it says no.
     pub async fn admit<T>(core: &Arc<Core>, request: &Request<T>) -> Result<Self, NodeError> {
-        Self::proved(core, Proof::of(request)?).await
+        let admitted = match Proof::of(request) {
+            Ok(proof) => Self::proved(core, proof).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error @ NodeError::Unauthenticated { .. }) = &admitted {
+            let connected = request.extensions().get::<Connected>();
+            let address = connected.and_then(|connected| connected.address);
+            refused("clients", address, &error.to_string());
+        }
+        admitted
     }
 
     /// The same for a caller that shows a token or nothing.
