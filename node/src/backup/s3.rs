@@ -30,21 +30,25 @@ const CA_VARIABLE: &str = "AWS_CA_BUNDLE";
 /// The bucket at `endpoint`, or at the one that the environment names.
 pub fn open(bucket: &str, endpoint: &str) -> Result<AmazonS3, BackupError> {
     let tls = client_config(std::env::var_os(CA_VARIABLE).as_deref().map(Path::new))?;
-    let mut builder = AmazonS3Builder::from_env()
+    let mut builder = AmazonS3Builder::from_env();
+    if !endpoint.is_empty() {
+        let plain = endpoint.starts_with("http://");
+        builder = builder.with_endpoint(endpoint).with_allow_http(plain);
+    }
+    let builder = builder.with_http_connector(Connector { tls });
+    Ok(settled(builder, bucket).build()?)
+}
+
+fn settled(builder: AmazonS3Builder, bucket: &str) -> AmazonS3Builder {
+    builder
         .with_bucket_name(bucket)
-        .with_http_connector(Connector { tls })
         // One is removed at a time, and not every store can remove many.
         .with_disable_bulk_delete(true)
         .with_retry(RetryConfig {
             max_retries: RETRIES,
             retry_timeout: RETRIES_MAX,
             ..RetryConfig::default()
-        });
-    if !endpoint.is_empty() {
-        let plain = endpoint.starts_with("http://");
-        builder = builder.with_endpoint(endpoint).with_allow_http(plain);
-    }
-    Ok(builder.build()?)
+        })
 }
 
 fn client_config(ca: Option<&Path>) -> Result<ClientConfig, BackupError> {
@@ -82,5 +86,73 @@ impl HttpConnector for Connector {
             source: Box::new(error),
         })?;
         Ok(HttpClient::new(client))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use object_store::ObjectStore;
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// A store with nothing in it. Answers where it is, and its certificate.
+    async fn empty_store() -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+        let cert = params.self_signed(&key).expect("a certificate");
+        let private = PrivateKeyDer::try_from(key.serialize_der()).expect("it is one");
+        let tls = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .expect("the provider knows them")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], private)
+            .expect("they fit");
+        let (acceptor, pem) = (TlsAcceptor::from(Arc::new(tls)), cert.pem());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}", listener.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // Who does not know the certificate goes away.
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let mut request = vec![0; 8 << 10];
+                    let _ = stream.read(&mut request).await;
+                    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 37\r\n\r\n\
+                                  <ListBucketResult></ListBucketResult>";
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                }
+            }
+        });
+        (url, pem)
+    }
+
+    fn store(url: &str, ca: Option<&Path>) -> AmazonS3 {
+        let tls = client_config(ca).expect("certificates");
+        let builder = AmazonS3Builder::new()
+            .with_access_key_id("id")
+            .with_secret_access_key("secret")
+            .with_endpoint(url)
+            .with_http_connector(Connector { tls });
+        settled(builder, "b").build().expect("a store")
+    }
+
+    #[tokio::test]
+    async fn a_store_is_believed_if_its_authority_is_the_one_that_was_named() {
+        let (url, pem) = empty_store().await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, pem).expect("room");
+        let listed: Result<Vec<_>, _> = store(&url, Some(&ca)).list(None).try_collect().await;
+        assert_eq!(listed.expect("it is believed"), []);
+        let listed: Result<Vec<_>, _> = store(&url, None).list(None).try_collect().await;
+        let error = listed.expect_err("nobody knows it").to_string();
+        assert!(error.contains(&url), "{error}");
     }
 }
