@@ -89,8 +89,8 @@ impl S3 {
         lock(&self.shared).uploads.len()
     }
 
-    /// From here on everything is refused, or no longer. The answer holds what it was asked with, as
-    /// those of some stores do.
+    /// From here on everything is refused, or no longer. The answer holds what it was asked with,
+    /// as those of some stores do.
     pub fn refuse(&self, refuse: bool) {
         lock(&self.shared).refuse = refuse;
     }

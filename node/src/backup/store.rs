@@ -1,8 +1,8 @@
 //! Where backups are, and what they are called.
 //!
-//! `CLUSTER_ID/20261129T064500.123Z-0000000000012345.quorate`: whose it is, when it was saved by the
-//! clock of the node that saved it, and the last log entry that it covers. Other names are not ours
-//! and are left alone. A file appears under its name only once all of it is written.
+//! `CLUSTER_ID/20261129T064500.123Z-0000000000012345.quorate`: whose it is, when it was saved by
+//! the clock of the node that saved it, and the last log entry that it covers. Other names are not
+//! ours and are left alone. A file appears under its name only once all of it is written.
 
 use std::io::Read;
 use std::path::PathBuf;
