@@ -1,5 +1,7 @@
 //! Registers metrics, and keeps what the reference says of each.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,6 +17,20 @@ pub type Two = [(&'static str, &'static str); 2];
 
 /// Seconds by one label.
 pub type Timings = Family<One, Histogram, fn() -> Histogram>;
+
+/// A gauge of fractions.
+pub type Seconds = Gauge<f64, AtomicU64>;
+
+/// The id of another member.
+pub type Peer = [(&'static str, String); 1];
+
+/// Seconds by member.
+pub type PeerTimings = Family<Peer, Histogram, fn() -> Histogram>;
+
+/// The label of the member with this id.
+pub fn peer(id: u64) -> Peer {
+    [("peer", id.to_string())]
+}
 
 /// A metric as the reference shows it.
 pub struct Row {
@@ -72,6 +88,13 @@ impl Book {
         self.put("histogram", "", told, metric.clone());
     }
 
+    /// All of them as text.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
     fn put<M: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static>(
         &mut self,
         kind: &'static str,
@@ -100,7 +123,27 @@ pub fn short_seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_001, 4.0, 8))
 }
 
+/// 10 ms to 5 min, each bound twice the last: what is left of a time to live.
+pub fn left_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 16))
+}
+
+/// 1 ms to 70 min, each bound four times the last: what waits for other clients.
+pub fn wait_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 12))
+}
+
 /// 10 ms to 20 min: what moves a whole state.
 pub fn long_seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.01, 3.0, 12))
+}
+
+/// A number for a gauge.
+pub fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A count for a gauge.
+pub fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

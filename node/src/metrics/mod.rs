@@ -1,10 +1,13 @@
 //! Metrics of a node, as Prometheus reads them from `/metrics`.
 //!
-//! Some are recorded while the node works (`recorded`), the others are looked at when somebody
-//! asks (`sampled`, `process`). No label holds a key, a name of a client, or anything else that
+//! Some are recorded while the node works (`recorded`, `held`), the others are looked at when
+//! somebody asks (`sampled`, `contents`, `process`). No label holds a key, a name of a client, or anything else that
 //! callers choose. `docs/reference/metrics.md` is written from the same list.
 
 mod book;
+mod contents;
+mod held;
+mod oldest;
 mod process;
 mod recorded;
 mod sampled;
@@ -18,6 +21,7 @@ use self::process::Process;
 use self::sampled::Sampled;
 use crate::shared::Shared;
 
+pub(crate) use book::{PeerTimings, peer};
 pub(crate) use recorded::{BackupMeters, Recorded};
 pub use recorded::{LogMeters, StateMeters};
 
@@ -60,13 +64,11 @@ impl Metrics {
 
     /// All metrics as they are now. Reads a few files; `heard` is how long ago a leader was heard.
     pub fn render(&self, shared: &Shared, heard: Option<Duration>) -> Result<String, fmt::Error> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let led = heard.is_some_and(|heard| heard <= shared.config().silence_max());
         asked.sampled.refresh(shared, led);
         asked.process.refresh();
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &asked.book.registry)?;
-        Ok(text)
+        asked.book.text()
     }
 }
 

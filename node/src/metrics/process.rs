@@ -1,6 +1,6 @@
 //! The process and its runtime: names and meanings of Prometheus' own client libraries.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
@@ -20,6 +20,7 @@ pub struct Process {
     tasks: Gauge,
     workers: Gauge,
     queued: Gauge,
+    busy: Counter<f64, AtomicU64>,
 }
 
 impl Process {
@@ -56,15 +57,21 @@ impl Process {
                 "",
                 "Tasks that wait in the runtime's global queue",
             )),
+            busy: book.counters(
+                (
+                    "tokio_workers_busy_seconds",
+                    "",
+                    "Time that the worker threads of the async runtime have spent on tasks",
+                ),
+                Counter::default(),
+            ),
         }
     }
 
     /// Reads `/proc`; what it does not say stays as it was.
     pub fn refresh(&self) {
         if let Some(stat) = Stat::read() {
-            self.cpu
-                .inner()
-                .store(stat.cpu.as_secs_f64().to_bits(), RELAXED);
+            set(&self.cpu, stat.cpu);
             self.started.set(stat.started);
             self.threads.set(stat.threads);
             self.virtual_memory.set(stat.virtual_bytes);
@@ -83,10 +90,21 @@ impl Process {
         self.tasks.set(whole(runtime.num_alive_tasks()));
         self.workers.set(whole(runtime.num_workers()));
         self.queued.set(whole(runtime.global_queue_depth()));
+        let workers = 0..runtime.num_workers();
+        set(
+            &self.busy,
+            workers
+                .map(|worker| runtime.worker_total_busy_duration(worker))
+                .sum(),
+        );
     }
 }
 
-const RELAXED: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
+/// Sets a counter that somebody else counts.
+fn set(counter: &Counter<f64, AtomicU64>, total: Duration) {
+    let bits = total.as_secs_f64().to_bits();
+    counter.inner().store(bits, Ordering::Relaxed);
+}
 
 fn open_files_max() -> Option<i64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;

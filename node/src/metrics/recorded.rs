@@ -1,21 +1,25 @@
 //! What is counted and timed while the node works.
 //!
-//! Recording costs an atomic addition, or for a histogram and what has labels a lookup and a short
-//! lock: once an entry and once an answer. The state machine records nothing: what it did is counted
-//! from its notices.
+//! Recording costs an atomic addition, or for a histogram a short lock: once an entry and once an
+//! answer. What has labels is looked up among its like once, and then known by its handle. The
+//! state machine records nothing: what it did is counted from its notices and figures.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use quorate_statemachine::figure::Figure;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::{access, cluster, codec, lease, lock, process, queue, session};
 
-use super::book::{Book, One, Timings, Two, long_seconds, seconds, short_seconds};
+use super::book::{
+    Book, PeerTimings, Timings, Two, long_seconds, seconds, short_seconds, wait_seconds,
+};
+use super::held::Holdings;
 use crate::storage::StateChange;
 
 /// What the log times.
@@ -27,7 +31,9 @@ pub struct LogMeters {
 /// What the state times.
 #[derive(Debug, Clone)]
 pub struct StateMeters {
-    pub(crate) apply: Timings,
+    apply: Timings,
+    by_tag: Arc<BTreeMap<u16, Operation>>,
+    others: Arc<Operation>,
     pub(crate) snapshot_build: Histogram,
     pub(crate) snapshot_install: Histogram,
 }
@@ -82,6 +88,20 @@ impl BackupMeters {
     }
 }
 
+/// The name of an operation, and its times since the first entry that did it.
+#[derive(Debug)]
+struct Operation {
+    name: &'static str,
+    times: OnceLock<Histogram>,
+}
+
+impl Operation {
+    fn new(name: &'static str) -> Self {
+        let times = OnceLock::new();
+        Self { name, times }
+    }
+}
+
 impl Default for LogMeters {
     fn default() -> Self {
         Self { fsync: seconds() }
@@ -90,8 +110,21 @@ impl Default for LogMeters {
 
 impl Default for StateMeters {
     fn default() -> Self {
+        let nouns = [
+            lease::Command::TAGS,
+            lock::Command::TAGS,
+            queue::Command::TAGS,
+            process::Command::TAGS,
+            session::Command::TAGS,
+            cluster::Command::TAGS,
+            access::Command::TAGS,
+        ];
+        let named = nouns.into_iter().flatten();
+        let by_tag = named.map(|(tag, name)| (*tag, Operation::new(name)));
         Self {
             apply: Family::new_with_constructor(short_seconds as fn() -> Histogram),
+            by_tag: Arc::new(by_tag.collect()),
+            others: Arc::new(Operation::new("composite")),
             snapshot_build: long_seconds(),
             snapshot_install: long_seconds(),
         }
@@ -101,31 +134,19 @@ impl Default for StateMeters {
 impl StateMeters {
     /// An encoded command took so long to apply.
     pub(crate) fn applied(&self, command: &[u8], took: Duration) {
-        let labels = [("command", name_of(command))];
-        self.apply
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
+        let operation = self.operation(command);
+        let times = operation.times.get_or_init(|| {
+            let labels = [("command", operation.name)];
+            self.apply.get_or_create_owned(&labels)
+        });
+        times.observe(took.as_secs_f64());
     }
-}
 
-/// Operations by their tags.
-static NAMES: LazyLock<HashMap<u16, &'static str>> = LazyLock::new(|| {
-    let nouns = [
-        lease::Command::TAGS,
-        lock::Command::TAGS,
-        queue::Command::TAGS,
-        process::Command::TAGS,
-        session::Command::TAGS,
-        cluster::Command::TAGS,
-        access::Command::TAGS,
-    ];
-    nouns.into_iter().flatten().copied().collect()
-});
-
-/// The name of an encoded command's operation; several in one are a `composite`.
-fn name_of(command: &[u8]) -> &'static str {
-    let tag = codec::open(command).map_or(0, |(tag, _)| tag);
-    NAMES.get(&tag).copied().unwrap_or("composite")
+    /// That of an encoded command; several in one are a `composite`.
+    fn operation(&self, command: &[u8]) -> &Operation {
+        let tag = codec::open(command).map_or(0, |(tag, _)| tag);
+        self.by_tag.get(&tag).unwrap_or(&self.others)
+    }
 }
 
 /// Counters and histograms of a node.
@@ -139,12 +160,14 @@ pub struct Recorded {
     pub refused_overload: Counter,
     pub watches_lagged: Counter,
     pub digest_mismatches: Counter,
-    rpc: Family<Two, Histogram, fn() -> Histogram>,
-    granted: Family<One, Counter>,
-    ended: Family<Two, Counter>,
-    events: Counter,
+    requests: Requests,
+    held: Holdings,
+    lock_waits: Histogram,
+    events: Events,
     items_settled: Counter,
+    claims_reclaimed: Counter,
     snapshots_installed: Counter,
+    pub round_trips: PeerTimings,
 }
 
 impl Recorded {
@@ -155,7 +178,7 @@ impl Recorded {
             log,
             state,
             backup: BackupMeters::new(book),
-            rpc: requests(book),
+            requests: Requests::new(book),
             leader_changes: book.counter((
                 "quorate_server_leader_changes_seen",
                 "",
@@ -187,32 +210,37 @@ impl Recorded {
                 "Marks in the log at which this node's state was not that of a quorum, or at which \
                  no quorum had the same",
             )),
-            granted: grants(book),
-            ended: ends(book),
-            events: book.counter((
-                "quorate_events_appended",
-                "",
-                "Events appended to processes; one that was appended before is not counted again",
-            )),
+            held: Holdings::new(book),
+            lock_waits: lock_waits(book),
+            events: Events::new(book),
             items_settled: book.counter((
                 "quorate_queue_items_settled",
                 "",
                 "Items that left their queues: done, dead or cancelled",
+            )),
+            claims_reclaimed: book.counter((
+                "quorate_claim_reclaimed",
+                "",
+                "Claims of queue items whose time ran out, so that the item can be claimed again",
             )),
             snapshots_installed: book.counter((
                 "quorate_snapshots_installed",
                 "",
                 "Snapshots that took the place of this node's state",
             )),
+            round_trips: round_trips(book),
         }
     }
 
     /// Counts what entries told.
     pub fn observe(&self, change: &StateChange) {
         match change {
-            StateChange::Applied { notices, .. } => {
+            StateChange::Applied {
+                notices, figures, ..
+            } => {
                 let notices = notices.iter().flat_map(|entry| &entry.notices);
                 notices.for_each(|notice| self.notice(notice));
+                figures.iter().for_each(|figure| self.figure(*figure));
             }
             StateChange::Replaced { .. } => {
                 self.snapshots_installed.inc();
@@ -221,20 +249,13 @@ impl Recorded {
     }
 
     fn notice(&self, notice: &Notice) {
-        let granted = |kind| {
-            self.granted.get_or_create(&[("kind", kind)]).inc();
-        };
-        let ended = |kind, reason| {
-            let labels = [("kind", kind), ("reason", reason)];
-            self.ended.get_or_create(&labels).inc();
-        };
         match notice {
-            Notice::LeaseGranted { .. } => granted("lease"),
-            Notice::LockGranted { .. } => granted("lock"),
-            Notice::LeaseEnded { reason, .. } => ended("lease", reason.as_str()),
-            Notice::LockLeft { end, .. } => ended("lock", end.as_str()),
+            Notice::LeaseGranted { .. } => self.held.lease.granted(),
+            Notice::LockGranted { .. } => self.held.lock.granted(),
+            Notice::LeaseEnded { reason, .. } => self.held.lease.ended(reason.as_str()),
+            Notice::LockLeft { end, .. } => self.held.lock.ended(end.as_str()),
             Notice::EventAppended { .. } => {
-                self.events.inc();
+                self.events.new.inc();
             }
             Notice::ItemSettled { .. } => {
                 self.items_settled.inc();
@@ -243,43 +264,114 @@ impl Recorded {
         }
     }
 
+    fn figure(&self, figure: Figure) {
+        let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+        match figure {
+            Figure::Renewed { held, left_ms } => self.held.of(held).renewed(seconds(left_ms)),
+            Figure::LockWaited { waited_ms } => self.lock_waits.observe(seconds(waited_ms)),
+            Figure::Claimed => self.held.claim.granted(),
+            Figure::ClaimSettled(settled) => self.held.claim.ended(match settled {
+                queue::Settled::Done => "done",
+                queue::Settled::Retried => "retried",
+                queue::Settled::Dead => "dead",
+            }),
+            Figure::ClaimExpired { again } => {
+                self.held.claim.ended("expired");
+                self.claims_reclaimed.inc_by(again.into());
+            }
+            Figure::EventRepeated => {
+                self.events.repeated.inc();
+            }
+        }
+    }
+
     /// A request of a client was answered.
     pub fn answered(&self, method: &'static str, code: &'static str, took: Duration) {
-        let labels = [("method", method), ("code", code)];
-        self.rpc.get_or_create(&labels).observe(took.as_secs_f64());
+        self.requests.answered(method, code, took);
     }
 }
 
-fn requests(book: &mut Book) -> Family<Two, Histogram, fn() -> Histogram> {
-    let rpc = Family::new_with_constructor(seconds as fn() -> Histogram);
-    let told = (
-        "quorate_rpc_server_duration_seconds",
-        "method, code",
-        "Time from receiving a request of a client's stream until its answer is ready to be sent, \
-         by method (execute, read) and outcome (ok, or the code of the error). Contention and \
-         other refusals of the replicated state are ok",
-    );
-    book.histograms(told, &rpc);
-    rpc
+/// Times of clients' requests.
+struct Requests {
+    all: Family<Two, Histogram, fn() -> Histogram>,
+    /// Those that went well, by method.
+    ok: [(&'static str, Histogram); 2],
 }
 
-fn grants(book: &mut Book) -> Family<One, Counter> {
-    let told = (
-        "quorate_lease_granted",
-        "kind",
-        "Grants, by kind (lease, lock), counted by every node as it applies them",
-    );
-    book.counters(told, Family::default())
+impl Requests {
+    fn new(book: &mut Book) -> Self {
+        let all = Family::new_with_constructor(seconds as fn() -> Histogram);
+        let told = (
+            "quorate_rpc_server_duration_seconds",
+            "method, code",
+            "Time from receiving a request of a client's stream until its answer is ready to be \
+             sent, by method (execute, read) and outcome (ok, or the code of the error). \
+             Contention and other refusals of the replicated state are ok",
+        );
+        book.histograms(told, &all);
+        let ok = ["execute", "read"].map(|method| {
+            let labels = [("method", method), ("code", "ok")];
+            (method, all.get_or_create_owned(&labels))
+        });
+        Self { all, ok }
+    }
+
+    fn answered(&self, method: &'static str, code: &'static str, took: Duration) {
+        let took = took.as_secs_f64();
+        let known = self.ok.iter().find(|(ok, _)| *ok == method);
+        match known.filter(|_| code == "ok") {
+            Some((_, times)) => times.observe(took),
+            None => {
+                let labels = [("method", method), ("code", code)];
+                self.all.get_or_create(&labels).observe(took);
+            }
+        }
+    }
 }
 
-fn ends(book: &mut Book) -> Family<Two, Counter> {
+/// Appended events.
+struct Events {
+    new: Counter,
+    repeated: Counter,
+}
+
+impl Events {
+    fn new(book: &mut Book) -> Self {
+        let told = (
+            "quorate_events_appended",
+            "deduped",
+            "Appends of events to processes: false for an event that is new, true for one that had \
+             been appended before under its key and was not again",
+        );
+        let all = book.counters(told, Family::default());
+        let of = |deduped| all.get_or_create_owned(&[("deduped", deduped)]);
+        Self {
+            new: of("false"),
+            repeated: of("true"),
+        }
+    }
+}
+
+fn round_trips(book: &mut Book) -> PeerTimings {
+    let all = Family::new_with_constructor(seconds as fn() -> Histogram);
     let told = (
-        "quorate_lease_ended",
-        "kind, reason",
-        "Ends of leases and of acquisitions of locks, by kind (lease, lock) and reason (expired, \
-         released, superseded, reclaimed, revoked, cancelled, gave_up, waiter_died, deadlock)",
+        "quorate_raft_heartbeat_rtt_seconds",
+        "peer",
+        "On the leader: time from a heartbeat to the member with this id until its answer",
     );
-    book.counters(told, Family::default())
+    book.histograms(told, &all);
+    all
+}
+
+fn lock_waits(book: &mut Book) -> Histogram {
+    let waits = wait_seconds();
+    let told = (
+        "quorate_lock_wait_seconds",
+        "",
+        "Time in the queue of each lock that was granted; 0 for one that was free",
+    );
+    book.histograms(told, &waits);
+    waits
 }
 
 fn log_and_state(book: &mut Book, log: &LogMeters, state: &StateMeters) {
@@ -324,12 +416,39 @@ mod tests {
     use quorate_statemachine::Command;
 
     #[test]
-    fn a_command_is_named_by_its_tag() {
-        let tick = Command::from(cluster::Tick {}).encode();
-        assert_eq!(
-            name_of(&tick),
-            Command::from(cluster::Tick {}).action.name()
-        );
-        assert_eq!(name_of(b""), "composite");
+    fn a_command_is_timed_under_the_name_of_its_tag() {
+        let mut book = Book::default();
+        let state = Recorded::new(&mut book).state;
+        let tick = Command::from(cluster::Tick {});
+        for command in [tick.encode(), tick.encode(), Vec::new()] {
+            state.applied(&command, Duration::from_micros(3));
+        }
+        let text = book.text().expect("a String takes all");
+        let name = tick.action.name();
+        for line in [
+            format!("quorate_apply_duration_seconds_count{{command=\"{name}\"}} 2\n"),
+            "quorate_apply_duration_seconds_count{command=\"composite\"} 1\n".to_owned(),
+        ] {
+            assert!(text.contains(&line), "no {line} in {text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_timed_by_method_and_code() {
+        let mut book = Book::default();
+        let recorded = Recorded::new(&mut book);
+        for code in ["ok", "ok", "overloaded"] {
+            recorded.answered("read", code, Duration::from_micros(3));
+        }
+        let text = book.text().expect("a String takes all");
+        for (method, code, count) in [
+            ("read", "ok", 2),
+            ("read", "overloaded", 1),
+            ("execute", "ok", 0),
+        ] {
+            let labels = format!("method=\"{method}\",code=\"{code}\"");
+            let line = format!("quorate_rpc_server_duration_seconds_count{{{labels}}} {count}\n");
+            assert!(text.contains(&line), "no {line} in {text}");
+        }
     }
 }

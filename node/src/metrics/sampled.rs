@@ -1,7 +1,6 @@
 //! What is looked at when somebody asks: the node's place in Raft, how much there is, the disk.
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use openraft::Instant as _;
@@ -9,19 +8,18 @@ use openraft::async_runtime::WatchReceiver;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::book::{Book, One};
+use super::book::{Book, One, Peer, Seconds, count, peer, whole};
+use super::contents::Contents;
 use crate::core::Core;
 use crate::raft;
 use crate::shared::Shared;
-
-type Seconds = Gauge<f64, AtomicU64>;
-type Peer = [(&'static str, String); 1];
 
 /// Gauges of a node.
 pub struct Sampled {
     healthy: Gauge,
     alarms: Family<One, Gauge>,
     raft: RaftGauges,
+    peers: PeerGauges,
     contents: Contents,
     disk: Disk,
 }
@@ -39,20 +37,14 @@ struct RaftGauges {
     pending: Gauge,
     voters: Gauge,
     learners: Gauge,
-    peer_lag: Family<Peer, Gauge>,
-    peer_silence: Family<Peer, Seconds>,
     skew: Seconds,
 }
 
-struct Contents {
-    leases: Gauge,
-    lock_members: Gauge,
-    queues: Gauge,
-    processes: Gauge,
-    sessions: Gauge,
-    requests: Gauge,
-    request_bytes: Gauge,
-    watchers: Gauge,
+/// Of the other members, on the leader.
+struct PeerGauges {
+    lag: Family<Peer, Gauge>,
+    silence: Family<Peer, Seconds>,
+    skew: Family<Peer, Seconds>,
 }
 
 struct Disk {
@@ -91,13 +83,14 @@ impl Sampled {
                 Family::default(),
             ),
             raft: RaftGauges::new(book),
+            peers: PeerGauges::new(book),
             contents: Contents::new(book),
             disk: Disk::new(book),
         }
     }
 
     /// Looks at everything. `led` is whether a leader was heard lately.
-    pub fn refresh(&self, shared: &Shared, led: bool) {
+    pub fn refresh(&mut self, shared: &Shared, led: bool) {
         let status = shared.status();
         self.healthy.set(status.healthy.into());
         self.alarms.clear();
@@ -109,7 +102,8 @@ impl Sampled {
         self.raft.has_leader.set(led.into());
         if let Some(core) = shared.running() {
             self.raft.refresh(&core);
-            self.contents.refresh(&core);
+            self.peers.refresh(&core);
+            self.contents.refresh(&core, &shared.config().limits);
             self.disk
                 .refresh(&core, &shared.config().node.data_dir.join("log"));
         }
@@ -157,22 +151,6 @@ impl RaftGauges {
             ),
             voters: gauge("quorate_raft_voters", "Members that vote"),
             learners: gauge("quorate_raft_learners", "Members without a vote"),
-            peer_lag: book.gauges(
-                (
-                    "quorate_raft_replication_lag_entries",
-                    "peer",
-                    "On the leader: entries that the member with this id has not confirmed yet",
-                ),
-                Family::default(),
-            ),
-            peer_silence: book.gauges(
-                (
-                    "quorate_raft_peer_silence_seconds",
-                    "peer",
-                    "On the leader: time since the member with this id answered",
-                ),
-                Family::default(),
-            ),
             skew: book.gauges(
                 (
                     "quorate_clock_skew_seconds",
@@ -205,23 +183,68 @@ impl RaftGauges {
         let membership = metrics.membership_config.membership();
         self.voters.set(count(membership.voter_ids().count()));
         self.learners.set(count(membership.learner_ids().count()));
-        self.peer_lag.clear();
-        self.peer_silence.clear();
+        self.skew
+            .set(if leads { ahead_of_cluster(core) } else { 0.0 });
+    }
+}
+
+impl PeerGauges {
+    fn new(book: &mut Book) -> Self {
+        Self {
+            lag: book.gauges(
+                (
+                    "quorate_raft_replication_lag_entries",
+                    "peer",
+                    "On the leader: entries that the member with this id has not confirmed yet",
+                ),
+                Family::default(),
+            ),
+            silence: book.gauges(
+                (
+                    "quorate_raft_peer_silence_seconds",
+                    "peer",
+                    "On the leader: time since the member with this id answered",
+                ),
+                Family::default(),
+            ),
+            skew: book.gauges(
+                (
+                    "quorate_peer_clock_skew_seconds",
+                    "peer",
+                    "On the leader: wall clock of the voter with this id less its own, as far as a \
+                     question and its answer tell: wrong by half of their round trip at most",
+                ),
+                Family::default(),
+            ),
+        }
+    }
+
+    fn refresh(&self, core: &Core) {
+        let metrics = core.raft.metrics().borrow_watched().clone();
+        self.lag.clear();
+        self.silence.clear();
+        self.skew.clear();
+        if !metrics.state.is_leader() {
+            return;
+        }
+        let last = metrics.last_log_index.unwrap_or(0);
         let others = |id: &u64| *id != core.identity.node_id;
         for (id, matched) in metrics.replication.iter().flatten() {
             if others(id) {
-                let lag = (last - index(*matched)).max(0);
-                self.peer_lag.get_or_create(&peer(*id)).set(lag);
+                let matched = matched.map_or(0, |id| id.index);
+                let lag = whole(last.saturating_sub(matched));
+                self.lag.get_or_create(&peer(*id)).set(lag);
             }
         }
         for (id, heard) in metrics.heartbeat.iter().flatten() {
             if let Some(heard) = heard.filter(|_| others(id)) {
                 let silence = heard.elapsed().as_secs_f64();
-                self.peer_silence.get_or_create(&peer(*id)).set(silence);
+                self.silence.get_or_create(&peer(*id)).set(silence);
             }
         }
-        self.skew
-            .set(if leads { ahead_of_cluster(core) } else { 0.0 });
+        for (id, skew) in core.peers.skews() {
+            self.skew.get_or_create(&peer(id)).set(skew);
+        }
     }
 }
 
@@ -230,43 +253,6 @@ impl RaftGauges {
 fn ahead_of_cluster(core: &Core) -> f64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     wall.unwrap_or_default().as_secs_f64() - core.cluster_now().0 as f64 / 1e3
-}
-
-impl Contents {
-    fn new(book: &mut Book) -> Self {
-        let mut gauge = |name, help| book.gauge((name, "", help));
-        Self {
-            leases: gauge("quorate_leases", "Leases that are live or not swept yet"),
-            lock_members: gauge(
-                "quorate_lock_members",
-                "Holders and waiters of all locks, live or not swept yet",
-            ),
-            queues: gauge("quorate_queues", "Queues"),
-            processes: gauge("quorate_processes", "Process records"),
-            sessions: gauge("quorate_sessions", "Sessions"),
-            requests: gauge(
-                "quorate_requests_remembered",
-                "Answers that are remembered for retries",
-            ),
-            request_bytes: gauge(
-                "quorate_requests_remembered_bytes",
-                "Bytes of the remembered answers",
-            ),
-            watchers: gauge("quorate_watchers", "Watches that are open at this node"),
-        }
-    }
-
-    fn refresh(&self, core: &Core) {
-        let meta = core.state.meta();
-        self.leases.set(whole(meta.leases));
-        self.lock_members.set(whole(meta.lock_members));
-        self.queues.set(whole(meta.queues));
-        self.processes.set(whole(meta.processes));
-        self.sessions.set(whole(meta.sessions));
-        self.requests.set(whole(meta.requests));
-        self.request_bytes.set(whole(meta.request_bytes));
-        self.watchers.set(count(core.hub.watchers()));
-    }
 }
 
 impl Disk {
@@ -325,16 +311,4 @@ fn bytes_of_files(dir: &Path) -> u64 {
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let sizes = files.filter_map(|file| file.metadata().ok());
     sizes.map(|metadata| metadata.len()).sum()
-}
-
-fn peer(id: u64) -> Peer {
-    [("peer", id.to_string())]
-}
-
-fn whole(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

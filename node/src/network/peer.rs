@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -18,6 +18,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
+use prometheus_client::metrics::histogram::Histogram;
 use quorate_rpc::frame::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use quorate_rpc::identity::Parties;
 use quorate_rpc::tls::Connector;
@@ -27,7 +28,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::wire;
+use crate::clock::{Source, System};
 use crate::membership::ADMINISTER_TIMEOUT;
+use crate::metrics::{PeerTimings, peer};
 use crate::quarantine::Quarantine;
 use crate::raft::{Member, Snapshot, TypeConfig, Vote};
 use crate::storage::SnapshotData;
@@ -42,6 +45,9 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call on a client's behalf may take between nodes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long it counts what a member said of its clock.
+const SKEW_COUNTS: Duration = Duration::from_secs(10);
+
 /// Connections to the other nodes, by address, made when they are first needed.
 pub struct Peers {
     cluster_id: String,
@@ -52,6 +58,9 @@ pub struct Peers {
     /// Where each member is now. A replication stream outlives a change of its target's address:
     /// Raft opens it once and keeps it.
     addrs: Mutex<HashMap<u64, String>>,
+    /// Seconds that clocks of members were ahead of this node's when they last told.
+    skews: Mutex<HashMap<u64, (Instant, f64)>>,
+    round_trips: PeerTimings,
 }
 
 /// What a connection is for: a snapshot must not stand in the way of appends.
@@ -69,6 +78,7 @@ impl Peers {
         node_id: u64,
         connector: Connector,
         quarantine: Arc<Quarantine>,
+        round_trips: PeerTimings,
     ) -> Arc<Self> {
         Arc::new(Self {
             cluster_id,
@@ -77,6 +87,8 @@ impl Peers {
             quarantine,
             channels: Mutex::default(),
             addrs: Mutex::default(),
+            skews: Mutex::default(),
+            round_trips,
         })
     }
 
@@ -167,11 +179,32 @@ impl Peers {
         unary_within(ADMINISTER_TIMEOUT, &leader.peer_addr, true, call).await
     }
 
-    /// Which build a member runs.
+    /// Which build a member runs. Its answer also tells the time of its wall clock.
     pub async fn describe_build(&self, id: u64, addr: &str) -> Result<v1::Build, NodeError> {
         let mut client = self.client(addr, Use::Raft)?;
         let call = client.describe_build(self.request(id, v1::DescribeBuildRequest {}));
-        unary(addr, false, call).await
+        let (asked, own) = (Instant::now(), System.wall_micros());
+        let build = unary(addr, false, call).await?;
+        // Builds before this one do not tell.
+        if build.wall_micros > 0 {
+            let halfway = own as f64 + asked.elapsed().as_micros() as f64 / 2.0;
+            let skew = (build.wall_micros as f64 - halfway) / 1e6;
+            self.lock_skews().insert(id, (asked, skew));
+        }
+        Ok(build)
+    }
+
+    /// Seconds that clocks of members are ahead of this node's, as they told lately.
+    pub fn skews(&self) -> Vec<(u64, f64)> {
+        let mut skews = self.lock_skews();
+        skews.retain(|_, (told, _)| told.elapsed() < SKEW_COUNTS);
+        skews.iter().map(|(id, (_, skew))| (*id, *skew)).collect()
+    }
+
+    fn lock_skews(&self) -> MutexGuard<'_, HashMap<u64, (Instant, f64)>> {
+        self.skews
+            .lock()
+            .expect("no code panics while it holds this")
     }
 
     /// The digest that a member recorded at `index`; waits up to `wait` until it has come there.
@@ -309,6 +342,7 @@ impl RaftNetworkFactory<TypeConfig> for Arc<Peers> {
         PeerNetwork {
             peers: Arc::clone(self),
             target,
+            round_trips: self.round_trips.get_or_create_owned(&peer(target)),
         }
     }
 }
@@ -317,6 +351,7 @@ impl RaftNetworkFactory<TypeConfig> for Arc<Peers> {
 pub struct PeerNetwork {
     peers: Arc<Peers>,
     target: u64,
+    round_trips: Histogram,
 }
 
 impl PeerNetwork {
@@ -374,9 +409,13 @@ impl PeerNetwork {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         let sent = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&sent);
+        let heartbeat = Arc::new(OnceLock::new());
+        let (counted, beaten) = (Arc::clone(&sent), Arc::clone(&heartbeat));
         let requests = input.map(move |request| {
-            counted.fetch_add(1, Ordering::Release);
+            // A heartbeat has a stream of its own and carries nothing.
+            if counted.fetch_add(1, Ordering::Release) == 0 && request.entries.is_empty() {
+                let _ = beaten.set(Instant::now());
+            }
             wire::append_out(request)
         });
         let mut client = self.client(Use::Raft)?;
@@ -390,6 +429,8 @@ impl PeerNetwork {
             replies,
             sent,
             received: 0,
+            heartbeat,
+            round_trips: self.round_trips.clone(),
             timeout: self.timed_out(RPCTypes::AppendEntries, APPEND_TIMEOUT),
         };
         Ok(futures::stream::unfold(Some(answered), Answers::next).boxed())
@@ -401,6 +442,9 @@ struct Answers {
     replies: tonic::Streaming<v1::AppendReply>,
     sent: Arc<AtomicU64>,
     received: u64,
+    /// When the first request went out, if it carried no entries.
+    heartbeat: Arc<OnceLock<Instant>>,
+    round_trips: Histogram,
     timeout: Timeout<TypeConfig>,
 }
 
@@ -424,6 +468,9 @@ impl Answers {
                 Err(_) => break Err(this.timeout.clone().into()),
             }
         };
+        if let (0, Ok(_), Some(began)) = (this.received, &item, this.heartbeat.get()) {
+            this.round_trips.observe(began.elapsed().as_secs_f64());
+        }
         this.received += 1;
         let next = matches!(item, Ok(Ok(_))).then_some(this);
         Some((item, next))

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::wire;
 use crate::alarm::AlarmKind;
+use crate::clock::{Source, System};
 use crate::core::Core;
 use crate::membership;
 use crate::quarantine;
@@ -156,6 +157,7 @@ impl Peer for PeerService {
             command_version: self.shared.config().node.known_version(),
             disk_nearly_full: self.shared.alarms().is_on(AlarmKind::DiskNearlyFull),
             quarantined: core.quarantine.is_on(),
+            wall_micros: System.wall_micros(),
         }))
     }
 

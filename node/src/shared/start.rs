@@ -101,7 +101,9 @@ impl Shared {
         let tls = self.tls.as_ref();
         let connector = tls.map_or_else(Connector::plain, Tls::connector);
         let (cluster_id, node_id) = (identity.cluster_id.clone(), identity.node_id);
-        Peers::new(cluster_id, node_id, connector, Arc::clone(quarantine))
+        let round_trips = self.metrics.recorded().round_trips.clone();
+        let quarantine = Arc::clone(quarantine);
+        Peers::new(cluster_id, node_id, connector, quarantine, round_trips)
     }
 
     /// Starts Raft. A node that cannot lead votes like the others.
