@@ -1,4 +1,4 @@
-//! What entries tell metrics: each thing once, with the right number, and nothing of what is undone.
+//! What entries tell metrics: each thing once, with the right number, and nothing that is undone.
 
 use quorate_statemachine::figure::{Figure, Held};
 use quorate_statemachine::lease::SameOwner;

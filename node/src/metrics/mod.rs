@@ -1,8 +1,8 @@
 //! Metrics of a node, as Prometheus reads them from `/metrics`.
 //!
 //! Some are recorded while the node works (`recorded`, `held`), the others are looked at when
-//! somebody asks (`sampled`, `contents`, `process`). No label holds a key, a name of a client, or anything else that
-//! callers choose. `docs/reference/metrics.md` is written from the same list.
+//! somebody asks (`sampled`, `contents`, `process`). No label holds a key, a name of a client, or
+//! anything else that callers choose. `docs/reference/metrics.md` is written from the same list.
 
 mod book;
 mod contents;
