@@ -3,7 +3,7 @@
 use quorate_client::admin::Admin;
 use quorate_client::{
     Bearer, Client, ClientFiles, ClientTls, Consistency, Credential, ReadFrom, Remote,
-    RemoteOptions,
+    RemoteOptions, Trace,
 };
 
 use crate::args::{Global, ReadConsistency};
@@ -28,9 +28,19 @@ pub fn client_at(global: &Global, endpoints: &[String]) -> Result<Client, Failur
         ..RemoteOptions::default()
     };
     let remote = Remote::new(trimmed(endpoints), options)?;
-    Ok(Client::new(remote)
+    let client = Client::new(remote)
         .with_timeout(global.call_timeout())
-        .with_consistency(consistency))
+        .with_consistency(consistency);
+    Ok(match trace() {
+        Some(trace) => client.traced(trace),
+        None => client,
+    })
+}
+
+/// The trace in which this command runs, as its caller tells it in `TRACEPARENT`. What cannot be
+/// read is ignored, as W3C Trace Context wants it.
+fn trace() -> Option<Trace> {
+    Trace::from_traceparent(&std::env::var("TRACEPARENT").ok()?)
 }
 
 /// Administration of the cluster.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use quorate_rpc::NodeError;
+use quorate_rpc::{NodeError, Trace};
 use quorate_statemachine::limits::COMMAND_BYTES_MAX;
 use quorate_statemachine::{
     Action, Command, InvalidArgument, Operation, Precondition, Query, Response, lease, queue,
@@ -30,6 +30,7 @@ pub struct Client {
     timeout: Duration,
     consistency: Consistency,
     allow_zero_ttl: bool,
+    trace: Option<Trace>,
     lock_waits: Arc<Waits<Acquisitions>>,
 }
 
@@ -58,6 +59,7 @@ impl Client {
             timeout: DEFAULT_TIMEOUT,
             consistency: Consistency::Linearizable,
             allow_zero_ttl: false,
+            trace: None,
             lock_waits: Arc::new(Waits::new(Acquisitions::new())),
         }
     }
@@ -81,6 +83,15 @@ impl Client {
     #[must_use]
     pub fn allowing_zero_ttl(mut self) -> Self {
         self.allow_zero_ttl = true;
+        self
+    }
+
+    /// The same client, whose commands and reads are a part of this trace. The nodes record spans
+    /// of them below its span, and the trace id stands in the log. Renewals in the background and
+    /// watches are no part of it.
+    #[must_use]
+    pub fn traced(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
         self
     }
 
@@ -173,6 +184,7 @@ impl Client {
             deadline: self.deadline(),
             consistency: self.consistency,
             min_index: min_index.max(seen),
+            trace: self.trace,
         };
         let query = query.encode().into();
         Ok(retry::read(self.transport.as_ref(), query, options).await?)
@@ -203,6 +215,7 @@ impl Client {
         ExecuteOptions {
             deadline,
             allow_zero_ttl: self.allow_zero_ttl,
+            trace: self.trace,
         }
     }
 

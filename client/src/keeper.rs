@@ -223,6 +223,7 @@ impl<G: Granted> Keeper<G> {
             let share = sent_at + (ttl / 6).max(SHORTEST_RENEWAL);
             let options = ExecuteOptions {
                 deadline: share.min(self.held.deadline()),
+                trace: None,
                 ..self.client.execute_options(share)
             };
             let transport = self.client.transport().as_ref();

@@ -91,9 +91,9 @@ pub use owner::incarnation;
 pub use process::ProcessClient;
 pub use process_waits::ProcessWaits;
 pub use queue::{DEFAULT_VISIBILITY, PushBuilder, QueueClient};
-pub use quorate_rpc::NodeError;
 pub use quorate_rpc::tls::{ClientFiles, ClientTls, TlsError};
 pub use quorate_rpc::token::{Bearer, NoRandomness};
+pub use quorate_rpc::{NodeError, Trace};
 pub use quorate_statemachine as statemachine;
 pub use remote::{Credential, ReadFrom, Remote, RemoteOptions};
 pub use transport::{

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use quorate_rpc::NodeError;
+use quorate_rpc::{NodeError, Trace};
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::{Answer, Name, Reply, Timestamp};
 use tokio::time::Instant;
@@ -57,6 +57,8 @@ pub struct ExecuteOptions {
     pub deadline: Instant,
     /// A time to live of 0 is allowed in this command.
     pub allow_zero_ttl: bool,
+    /// The trace that it is a part of.
+    pub trace: Option<Trace>,
 }
 
 /// How to read.
@@ -68,6 +70,8 @@ pub struct ReadOptions {
     pub consistency: Consistency,
     /// The node waits until it has applied this index: an answer is never older than it.
     pub min_index: u64,
+    /// The trace that it is a part of.
+    pub trace: Option<Trace>,
 }
 
 /// What to watch.

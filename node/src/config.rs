@@ -31,6 +31,10 @@ pub struct Config {
     pub security: SecuritySection,
     /// Backups by schedule.
     pub backup: BackupSection,
+    /// What the process says of itself.
+    pub log: LogSection,
+    /// Where traces go.
+    pub trace: TraceSection,
 }
 
 /// Who the node is.
@@ -209,6 +213,63 @@ pub struct BackupSection {
     pub keep_days: u64,
     /// The alarm `backup_old` is on while the newest good one is older.
     pub alarm_after_s: u64,
+}
+
+/// What `quorate serve` says of itself on standard error. A program that embeds a node logs as it
+/// likes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// Levels, for all and by module: `info,openraft=warn`.
+    pub filter: String,
+    /// For people or for programs.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where `quorate serve` sends the spans of traced requests. A program that embeds a node sets the
+/// tracer provider of OpenTelemetry as it likes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TraceSection {
+    /// A collector that takes OTLP over gRPC, `http://host:port`; empty for none.
+    pub otlp: String,
+}
+
+impl TraceSection {
+    fn check(&self) -> Result<(), InvalidArgument> {
+        // A name and a password would be sent in the clear, and shown by --print-config.
+        let named = self.otlp.contains('@');
+        let authority = self.otlp.strip_prefix("http://");
+        check(
+            self.otlp.is_empty() || authority.is_some_and(|it| !it.is_empty() && !named),
+            "trace.otlp",
+            "http://host:port of a collector, best on this machine, or empty",
+            if named {
+                "one with a user's name"
+            } else {
+                &self.otlp
+            },
+        )
+    }
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self {
+            filter: "info,openraft=warn".to_owned(),
+            format: LogFormat::Human,
+        }
+    }
 }
 
 impl Default for NodeSection {
@@ -476,6 +537,7 @@ impl Config {
         }
         self.node.check_command_version()?;
         self.backup.validate()?;
+        self.trace.check()?;
         let raft = &self.raft;
         check(
             raft.heartbeat_ms >= 10,
@@ -578,6 +640,22 @@ mod tests {
         let config = Config::default();
         assert_eq!(config.validate(), Ok(()));
         assert!(config.raft_config("c").validate().is_ok());
+    }
+
+    #[test]
+    fn a_collector_is_reached_by_http_or_not_at_all() {
+        let with = |otlp: &str| {
+            let mut config = Config::default();
+            config.trace.otlp = otlp.to_owned();
+            config.validate()
+        };
+        assert_eq!(with("http://127.0.0.1:4317"), Ok(()));
+        for bad in ["127.0.0.1:4317", "https://collector:4317", "http://"] {
+            let error = with(bad).expect_err("no http:// and an address");
+            assert_eq!((&*error.field, &*error.actual), ("trace.otlp", bad));
+        }
+        let error = with("http://me:secret@h:4317").expect_err("a password");
+        assert_eq!(error.actual, "one with a user's name");
     }
 
     #[test]

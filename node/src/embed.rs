@@ -9,11 +9,11 @@ use futures::{FutureExt, StreamExt};
 use quorate_client::{
     Answered, ExecuteOptions, Executed, ReadOptions, Transport, WatchEvent, WatchWhat,
 };
-use quorate_rpc::NodeError;
+use quorate_rpc::{NodeError, Trace};
 use quorate_statemachine::Query;
 
 use crate::access::{Guest, Watching};
-use crate::origin::Caller;
+use crate::origin::{Caller, Origin};
 use crate::propose::Submission;
 use crate::respond;
 use crate::shared::Shared;
@@ -32,6 +32,13 @@ impl Embedded {
         Self { shared, caller }
     }
 
+    fn origin(&self, trace: Option<Trace>) -> Origin {
+        Origin {
+            caller: self.caller.clone(),
+            trace,
+        }
+    }
+
     async fn execute_here(
         &self,
         command: Bytes,
@@ -41,7 +48,7 @@ impl Embedded {
         let submit = |responder| {
             core.submit(Submission {
                 command,
-                origin: self.caller.clone().into(),
+                origin: self.origin(options.trace),
                 deadline: options.deadline,
                 allow_zero_ttl: options.allow_zero_ttl,
                 responder,
@@ -54,7 +61,7 @@ impl Embedded {
         let query = Query::decode(&query)?;
         let core = self.shared.core()?;
         core.reader()
-            .read(query, self.caller.clone().into(), options)
+            .read(query, self.origin(options.trace), options)
             .await
     }
 }

@@ -54,6 +54,7 @@ mod room;
 mod server;
 mod shared;
 pub mod snapshot_file;
+mod spans;
 mod steward;
 pub mod storage;
 mod ticker;

@@ -4,11 +4,10 @@
 //! id 8 bytes]`. A length of 0 is a caller that has not proved who it is. A command of the cluster
 //! itself has no origin at all ([`crate::raft::Proposal`]), so that no caller can pass for it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate_rpc::v1;
+use quorate_rpc::{Trace, v1};
 use quorate_statemachine::Principal;
 use quorate_statemachine::access::EMBEDDED;
 use quorate_statemachine::limits::PRINCIPAL_BYTES_MAX;
@@ -33,15 +32,6 @@ pub struct Origin {
     pub caller: Caller,
     /// The trace that it is a part of, if the caller told one.
     pub trace: Option<Trace>,
-}
-
-/// A place in a distributed trace, as W3C Trace Context names it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Trace {
-    /// The whole trace.
-    pub trace_id: [u8; 16],
-    /// The caller's span in it.
-    pub span_id: [u8; 8],
 }
 
 impl Caller {
@@ -170,59 +160,6 @@ impl Origin {
     }
 }
 
-impl Trace {
-    /// Trace id and span id; none if there are not just those, or the trace id is all zero, as
-    /// W3C Trace Context wants it to be ignored.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (trace_id, span_id) = bytes.split_first_chunk::<16>()?;
-        let trace = Self {
-            trace_id: *trace_id,
-            span_id: span_id.try_into().ok()?,
-        };
-        (trace.trace_id != [0; 16]).then_some(trace)
-    }
-
-    /// What [`Self::from_bytes`] reads.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        [&self.trace_id[..], &self.span_id[..]].concat().into()
-    }
-
-    /// From the value of a `traceparent` header: `00-<trace id>-<span id>-<flags>`.
-    #[must_use]
-    pub fn from_traceparent(header: &str) -> Option<Self> {
-        let mut parts = header.split('-');
-        let (version, trace_id, span_id) = (parts.next()?, parts.next()?, parts.next()?);
-        if version.len() != 2 || trace_id.len() != 32 || span_id.len() != 16 {
-            return None;
-        }
-        let number = |hex: &str| {
-            let digits = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-            digits.then(|| u128::from_str_radix(hex, 16).ok())?
-        };
-        let span_id = u64::try_from(number(span_id)?).ok()?;
-        let bytes = [
-            &number(trace_id)?.to_be_bytes()[..],
-            &span_id.to_be_bytes()[..],
-        ];
-        Self::from_bytes(&bytes.concat())
-    }
-}
-
-impl fmt::Display for Trace {
-    /// The trace id in hex, as tracing systems show it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.trace_id))
-    }
-}
-
-impl fmt::Debug for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}-{:016x}", u64::from_be_bytes(self.span_id))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,22 +212,5 @@ mod tests {
             None,
             "neither traced nor not"
         );
-    }
-
-    #[test]
-    fn a_traceparent_is_read_or_ignored() {
-        let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let trace = Trace::from_traceparent(header).expect("the example of W3C");
-        assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_eq!(trace.span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
-        for bad in [
-            "",
-            "00-0af7651916cd43dd8448eb211c80319c",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
-        ] {
-            assert_eq!(Trace::from_traceparent(bad), None, "{bad:?}");
-        }
     }
 }

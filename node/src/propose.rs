@@ -29,6 +29,7 @@ use crate::quarantine::Quarantine;
 use crate::raft::{ORIGINS_SINCE, Outcome, Proposal, Raft, TypeConfig};
 use crate::respond::{self, Responder};
 use crate::room::Room;
+use crate::spans::Span;
 use crate::storage::StateReader;
 use crate::upgrade;
 
@@ -64,6 +65,7 @@ struct Pending {
     deadline: Instant,
     responder: Responder<Executed>,
     permit: Permit,
+    span: Option<Span>,
 }
 
 /// What shares an entry with others of its kind.
@@ -119,7 +121,7 @@ struct Worker {
 
 /// Who gets which part of an entry's answer.
 enum Waiting {
-    One(Responder<Executed>, Permit),
+    One(Responder<Executed>, Permit, Option<Span>),
     Renewals(Vec<(Responder<Executed>, Permit)>),
 }
 
@@ -187,6 +189,7 @@ impl Proposer {
         if let Err(error) = upgrade::may_propose(&self.state, &checked.action, &origin.caller) {
             return responder.send(Err(error));
         }
+        let name = checked.action.name();
         // Gathered renewals share an entry, which has room for one trace.
         let renewal = renewal_of(checked).filter(|_| origin.trace.is_none());
         let lane = Lane::of(&command);
@@ -194,9 +197,11 @@ impl Proposer {
             Ok(permit) => permit,
             Err(error) => return responder.send(Err(error)),
         };
+        let span = origin.trace.map(|trace| Span::of_proposal(trace, name));
         let pending = Pending {
             command,
             origin,
+            span,
             renewal,
             deadline,
             responder,
@@ -386,7 +391,7 @@ fn frame(batch: &mut Vec<Pending>, now: Timestamp) -> (Vec<Proposal>, Vec<Waitin
             }
             None => {
                 proposals.push(Proposal::new(now, &origin, &pending.command));
-                waiting.push(Waiting::One(to.0, to.1));
+                waiting.push(Waiting::One(to.0, to.1, pending.span));
             }
         }
     }
@@ -433,7 +438,7 @@ impl<R> Gathered<R> {
         if self.renewers.len() == 1
             && let Some((responder, permit)) = self.renewers.pop()
         {
-            return (self.last, Waiting::One(responder, permit));
+            return (self.last, Waiting::One(responder, permit, None));
         }
         let command = Command::from(many(self.renewals)).encode();
         (command.into(), Waiting::Renewals(self.renewers))
@@ -488,7 +493,10 @@ impl Waiting {
     fn answer(self, outcome: Outcome) {
         let index = outcome.index;
         match (self, outcome.reply) {
-            (Self::One(responder, _permit), Some(reply)) => {
+            (Self::One(responder, _permit, span), Some(reply)) => {
+                if let Some(span) = span {
+                    span.answered(Ok(index));
+                }
                 responder.send(Ok(Executed { index, reply }));
             }
             (Self::Renewals(renewers), Some(Reply(Ok(response)))) => {
@@ -507,7 +515,12 @@ impl Waiting {
 
     fn fail(self, error: &NodeError) {
         match self {
-            Self::One(responder, _permit) => responder.send(Err(error.clone())),
+            Self::One(responder, _permit, span) => {
+                if let Some(span) = span {
+                    span.answered(Err(error));
+                }
+                responder.send(Err(error.clone()));
+            }
             Self::Renewals(renewers) => {
                 for (responder, _permit) in renewers {
                     responder.send(Err(error.clone()));

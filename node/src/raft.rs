@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::Instant as _;
+use quorate_rpc::Trace;
 use quorate_statemachine::{Principal, Reply, Timestamp};
 
-use crate::origin::{Caller, Origin, Trace};
+use crate::origin::{Caller, Origin};
 
 openraft::declare_raft_types!(
     /// Raft as Quorate uses it: standard leaders (one a term), our own nodes, proposals and

@@ -27,5 +27,7 @@ pub mod identity;
 pub mod status;
 pub mod tls;
 pub mod token;
+mod trace;
 
 pub use status::{LeaderHint, NodeError};
+pub use trace::Trace;

@@ -1,10 +1,12 @@
 //! The program `quorate` itself, as a person would run it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::process::free_port;
 
 /// The program, built as it is now. Cargo builds no other package's programs for a test. `node` is
 /// `env!("CARGO_BIN_EXE_test-node")`, beside which it lies.
@@ -37,6 +39,29 @@ pub fn quorate(node: &str) -> &'static Path {
         assert!(built.success(), "quorate was not built");
         dir.join("quorate")
     })
+}
+
+/// Arguments that serve a cluster of one node on free ports.
+#[must_use]
+pub fn alone(data_dir: &Path) -> Vec<String> {
+    let mut args: Vec<String> = ["serve", "--bootstrap", "--name", "n", "--data-dir"]
+        .map(str::to_owned)
+        .into();
+    args.push(data_dir.display().to_string());
+    for listen in ["--listen-client", "--listen-peer", "--listen-http"] {
+        args.extend([listen.to_owned(), format!("127.0.0.1:{}", free_port())]);
+    }
+    args
+}
+
+/// A process that is ended with the test.
+pub struct Served(pub Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The program with these arguments against these endpoints; waits until it has ended.

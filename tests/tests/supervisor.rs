@@ -1,35 +1,20 @@
 //! What `quorate serve` tells the supervisor that started it, over a real notification socket.
 
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use quorate_tests::process::free_port;
-use quorate_tests::program::quorate;
+use quorate_tests::program::{Served, alone, quorate};
 use quorate_tests::wait::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
 
-/// Ends the process with the test.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn serve(dir: &std::path::Path, socket: &std::path::Path, watchdog: Duration) -> Result<Served> {
     let mut serve = Command::new(quorate(NODE));
     serve
-        .args(["serve", "--bootstrap", "--name", "n", "--data-dir"])
-        .arg(dir.join("data"))
-        .args(["--listen-client", &format!("127.0.0.1:{}", free_port())])
-        .args(["--listen-peer", &format!("127.0.0.1:{}", free_port())])
-        .args(["--listen-http", &format!("127.0.0.1:{}", free_port())])
+        .args(alone(&dir.join("data")))
         .env("NOTIFY_SOCKET", socket)
         .env("WATCHDOG_USEC", watchdog.as_micros().to_string())
         .env_remove("WATCHDOG_PID")

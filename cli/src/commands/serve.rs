@@ -2,10 +2,12 @@
 
 mod layers;
 mod supervisor;
+mod traces;
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use quorate_node::config::{LogFormat, LogSection};
 use quorate_node::{Config, Health, Node, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -22,15 +24,13 @@ use layers::{Flag, layered};
 /// of: handing over, answering what is under way, closing.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
-/// What is logged if `QUORATE_LOG` does not say.
-const LOG_DEFAULT: &str = "info,openraft=warn";
-
 /// Checks, prints, or runs.
 pub fn run(serve: &Serve) -> Result<(), Failure> {
     let layered = layered(serve.config.as_deref(), std::env::vars(), flags(serve))?;
     if serve.print_config {
         print!("{layered}");
     }
+    filter(&layered.config.log)?;
     if serve.check {
         let certificates = quorate_node::check_certificates(&layered.config);
         certificates.map_err(|error| Failure::invalid(format!("TLS: {error}")))?;
@@ -38,13 +38,18 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
     if serve.print_config || serve.check {
         return Ok(());
     }
-    start_log()?;
+    start_log(&layered.config.log)?;
     allow_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let traces = {
+        let _on = runtime.enter();
+        traces::start(&layered.config)?
+    };
     runtime.spawn(supervisor::at_work());
     let ended = runtime.block_on(serve_until_told(layered.config, serve.exit_with_parent));
+    traces.end();
     // What still runs has nothing left to acknowledge.
     runtime.shutdown_background();
     ended
@@ -101,20 +106,26 @@ fn allow_files() {
 }
 
 /// Logs go to stderr, like all words.
-fn start_log() -> Result<(), Failure> {
-    let wanted = std::env::var("QUORATE_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
-    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
-        Failure::invalid(format!(
-            "QUORATE_LOG={wanted:?}: {error}; give levels, as {LOG_DEFAULT:?}"
-        ))
-    })?;
+fn start_log(log: &LogSection) -> Result<(), Failure> {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(color)
-        .try_init()
-        .map_err(|error| Failure::error("log", error.to_string()))
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter(log)?)
+        .with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Human => lines.with_ansi(color).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| Failure::error("log", error.to_string()))
+}
+
+fn filter(log: &LogSection) -> Result<EnvFilter, Failure> {
+    EnvFilter::try_new(&log.filter).map_err(|error| {
+        Failure::invalid(format!(
+            "configuration: log.filter {:?}: {error}; give levels, as {:?}",
+            log.filter,
+            LogSection::default().filter
+        ))
+    })
 }
 
 async fn serve_until_told(config: Config, with_parent: bool) -> Result<(), Failure> {

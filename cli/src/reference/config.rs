@@ -14,10 +14,7 @@ use crate::commands::serve;
 
 /// Keys and their variables that are no option of a node, but that the program looks at.
 const OTHER_VARIABLES: &[(&str, &str)] = &[
-    (
-        "QUORATE_LOG",
-        "What `quorate serve` logs, as levels of parts: `info,openraft=warn` is the default",
-    ),
+    ("QUORATE_LOG", "Short for `QUORATE_LOG__FILTER`"),
     (
         "QUORATE_TOKEN",
         "The token that commands show if there is no `--token-file`",
@@ -28,6 +25,10 @@ const OTHER_VARIABLES: &[(&str, &str)] = &[
          [backups](../operations/backups.md#in-a-store)",
     ),
     ("NO_COLOR", "No colours in what is logged, if set"),
+    (
+        "TRACEPARENT",
+        "The trace that a command of the command line is a part of (W3C Trace Context)",
+    ),
 ];
 
 /// A structure of the configuration, as it stands in the code.

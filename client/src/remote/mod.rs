@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_rpc::tls::ClientTls;
-use quorate_rpc::{NodeError, v1};
+use quorate_rpc::{NodeError, Trace, v1};
 use quorate_statemachine::{Answer, InvalidArgument, Refusal, Reply, Timestamp};
 use tokio::time::Instant;
 
@@ -172,7 +172,7 @@ impl Remote {
             command,
             timeout_ms: left_ms(options.deadline),
             allow_zero_ttl: options.allow_zero_ttl,
-            trace: Bytes::new(),
+            trace: on_wire(options.trace),
         };
         let call = connection.commands.call(request, options.deadline);
         let reply = self.watched(&connection, call).await;
@@ -197,7 +197,7 @@ impl Remote {
             max_lag_ms,
             timeout_ms: left_ms(options.deadline),
             min_index: options.min_index,
-            trace: Bytes::new(),
+            trace: on_wire(options.trace),
         };
         let call = connection.queries.call(request, options.deadline);
         let reply = self.watched(&connection, call).await;
@@ -256,6 +256,10 @@ fn left_ms(deadline: Instant) -> u32 {
         .saturating_duration_since(Instant::now())
         .as_millis();
     u32::try_from(left).unwrap_or(u32::MAX).max(1)
+}
+
+fn on_wire(trace: Option<Trace>) -> Bytes {
+    trace.map_or(Bytes::new(), |trace| trace.to_bytes())
 }
 
 fn wire_consistency(consistency: Consistency) -> (v1::Consistency, u32) {

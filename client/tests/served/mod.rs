@@ -13,9 +13,9 @@ use quorate_client::testing::MemoryTransport;
 use quorate_client::{
     Consistency, ExecuteOptions, NodeError, ReadOptions, Transport, WatchEvent, WatchWhat,
 };
-use quorate_rpc::LeaderHint;
 use quorate_rpc::v1;
 use quorate_rpc::v1::coordination_server::{Coordination, CoordinationServer};
+use quorate_rpc::{LeaderHint, Trace};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -124,6 +124,7 @@ impl Service {
         let options = ExecuteOptions {
             deadline: Instant::now() + Duration::from_millis(request.timeout_ms.into()),
             allow_zero_ttl: request.allow_zero_ttl,
+            trace: Trace::from_bytes(&request.trace),
         };
         let executed = match self.knobs.refuse.load(Ordering::SeqCst) {
             true => Err(self.not_leader()),
@@ -162,6 +163,7 @@ impl Service {
             deadline: Instant::now() + Duration::from_millis(request.timeout_ms.into()),
             consistency: Consistency::Linearizable,
             min_index: request.min_index,
+            trace: Trace::from_bytes(&request.trace),
         };
         let (mut index, mut now_ms) = (0, 0);
         let result = match self.cluster.read(request.query, options).await {

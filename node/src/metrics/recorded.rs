@@ -20,6 +20,8 @@ use super::book::{
     Book, PeerTimings, Timings, Two, long_seconds, seconds, short_seconds, wait_seconds,
 };
 use super::held::Holdings;
+use crate::raft::Proposal;
+use crate::spans;
 use crate::storage::StateChange;
 
 /// What the log times.
@@ -132,14 +134,17 @@ impl Default for StateMeters {
 }
 
 impl StateMeters {
-    /// An encoded command took so long to apply.
-    pub(crate) fn applied(&self, command: &[u8], took: Duration) {
-        let operation = self.operation(command);
+    /// An entry took so long to apply.
+    pub(crate) fn applied(&self, index: u64, proposal: &Proposal, took: Duration) {
+        let operation = self.operation(proposal.command());
         let times = operation.times.get_or_init(|| {
             let labels = [("command", operation.name)];
             self.apply.get_or_create_owned(&labels)
         });
         times.observe(took.as_secs_f64());
+        if let (_, Some(trace)) = proposal.origin() {
+            spans::applied(trace, operation.name, index, took);
+        }
     }
 
     /// That of an encoded command; several in one are a `composite`.

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use quorate_client::{Answered, Executed, WatchEvent, WatchWhat};
 use quorate_rpc::v1::coordination_server::Coordination;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::exchange::{self, Exchange, OUTGOING};
+use super::exchange::{self, Exchange, Method, OUTGOING};
 use super::{consistency, deadline, execute_reply};
 use crate::access::{Guest, Watching};
 use crate::core::Core;
@@ -45,7 +46,10 @@ struct Execute {
 }
 
 impl Exchange for Execute {
-    const METHOD: &'static str = "execute";
+    const METHOD: Method = Method {
+        label: "execute",
+        name: "Execute",
+    };
 
     type Batch = v1::ExecuteBatch;
     type Request = v1::ExecuteRequest;
@@ -57,6 +61,14 @@ impl Exchange for Execute {
         requests
             .map(|request| (request.id, deadline(request.timeout_ms), request))
             .collect()
+    }
+
+    fn trace(request: &mut v1::ExecuteRequest) -> &mut Bytes {
+        &mut request.trace
+    }
+
+    fn index(answer: &Executed) -> u64 {
+        answer.index
     }
 
     fn metrics(&self) -> &Metrics {
@@ -94,7 +106,10 @@ struct Read {
 }
 
 impl Exchange for Read {
-    const METHOD: &'static str = "read";
+    const METHOD: Method = Method {
+        label: "read",
+        name: "Read",
+    };
 
     type Batch = v1::ReadBatch;
     type Request = v1::ReadRequest;
@@ -106,6 +121,14 @@ impl Exchange for Read {
         requests
             .map(|request| (request.id, deadline(request.timeout_ms), request))
             .collect()
+    }
+
+    fn trace(request: &mut v1::ReadRequest) -> &mut Bytes {
+        &mut request.trace
+    }
+
+    fn index(answer: &Answered) -> u64 {
+        answer.index
     }
 
     fn metrics(&self) -> &Metrics {

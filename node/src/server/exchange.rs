@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_rpc::NodeError;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -15,6 +16,7 @@ use tonic::{Status, Streaming};
 use crate::metrics::Metrics;
 use crate::propose::too_late;
 use crate::respond::{Outcome, Responder};
+use crate::spans::Span;
 
 /// Requests one stream may have in flight; more wait in the connection's flow control.
 const IN_FLIGHT_MAX: usize = 4_096;
@@ -32,6 +34,27 @@ pub const OUTGOING: usize = 8;
 struct InFlight {
     deadline: Instant,
     since: Instant,
+    span: Option<Span>,
+}
+
+impl InFlight {
+    /// Times it, and ends its span.
+    fn answered<E: Exchange>(self, exchange: &E, now: Instant, outcome: &Outcome<E::Answer>) {
+        let code = outcome.as_ref().map_or_else(NodeError::code, |_| "ok");
+        let recorded = exchange.metrics().recorded();
+        recorded.answered(E::METHOD.label, code, now - self.since);
+        if let Some(span) = self.span {
+            span.answered(outcome.as_ref().map(E::index));
+        }
+    }
+}
+
+/// What a method is called.
+pub struct Method {
+    /// By metrics.
+    pub label: &'static str,
+    /// By gRPC.
+    pub name: &'static str,
 }
 
 /// What distinguishes Execute from Read.
@@ -40,8 +63,8 @@ pub trait Exchange: Send + 'static {
     type Batch: Send + 'static;
     /// One request of it.
     type Request: Send;
-    /// What metrics call it.
-    const METHOD: &'static str;
+    /// What it is called.
+    const METHOD: Method;
     /// What a request is answered with.
     type Answer: Send + 'static;
     /// What the server sends.
@@ -49,6 +72,12 @@ pub trait Exchange: Send + 'static {
 
     /// The requests of a batch with their ids and deadlines.
     fn requests(batch: Self::Batch) -> Vec<(u64, Instant, Self::Request)>;
+
+    /// Where a request says which trace it is a part of.
+    fn trace(request: &mut Self::Request) -> &mut Bytes;
+
+    /// Log index of an answer.
+    fn index(answer: &Self::Answer) -> u64;
 
     /// Where its requests are timed.
     fn metrics(&self) -> &Metrics;
@@ -77,8 +106,10 @@ pub async fn run<E: Exchange>(
             batch = incoming.message(), if open && in_flight.len() < IN_FLIGHT_MAX => match batch {
                 Ok(Some(batch)) => {
                     let since = Instant::now();
-                    for (id, deadline, request) in E::requests(batch) {
-                        if in_flight.insert(id, InFlight { deadline, since }).is_some() {
+                    for (id, deadline, mut request) in E::requests(batch) {
+                        let span = Span::of_request(E::METHOD.name, E::trace(&mut request));
+                        let waits = InFlight { deadline, since, span };
+                        if in_flight.insert(id, waits).is_some() {
                             let _ = outgoing.send(Err(id_in_flight(id).into())).await;
                             return;
                         }
@@ -101,9 +132,7 @@ pub async fn run<E: Exchange>(
                     let Some(request) = in_flight.remove(id) else {
                         return false;
                     };
-                    let code = outcome.as_ref().map_or_else(NodeError::code, |_| "ok");
-                    let took = now - request.since;
-                    exchange.metrics().recorded().answered(E::METHOD, code, took);
+                    request.answered(&exchange, now, outcome);
                     true
                 });
                 if !send::<E>(&mut ready, &outgoing).await {
@@ -111,11 +140,12 @@ pub async fn run<E: Exchange>(
                 }
             }
             now = ticks.tick(), if !in_flight.is_empty() => {
-                for (id, took) in overdue(&mut in_flight, now) {
-                    let late = too_late();
-                    exchange.metrics().recorded().answered(E::METHOD, late.code(), took);
-                    ready.push((id, Err(late)));
-                }
+                let late = in_flight.extract_if(|_, request| request.deadline <= now);
+                ready.extend(late.map(|(id, request)| {
+                    let outcome = Err(too_late());
+                    request.answered(&exchange, now, &outcome);
+                    (id, outcome)
+                }));
                 if !send::<E>(&mut ready, &outgoing).await {
                     return;
                 }
@@ -134,13 +164,6 @@ async fn send<E: Exchange>(
     }
     let answers = std::mem::replace(ready, Vec::with_capacity(REPLIES_PER_MESSAGE));
     outgoing.send(Ok(E::pack(answers))).await.is_ok()
-}
-
-/// Takes out the requests whose deadline has passed, with the time that each was here.
-fn overdue(in_flight: &mut HashMap<u64, InFlight>, now: Instant) -> Vec<(u64, Duration)> {
-    let late = in_flight.extract_if(|_, request| request.deadline <= now);
-    late.map(|(id, request)| (id, now - request.since))
-        .collect()
 }
 
 fn id_in_flight(id: u64) -> NodeError {

@@ -302,7 +302,8 @@ fn take_bool(input: &mut &[u8]) -> Result<bool, BadBytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::origin::{Caller, Origin, Trace};
+    use crate::origin::{Caller, Origin};
+    use quorate_rpc::Trace;
     use quorate_statemachine::Timestamp;
 
     fn membership() -> Membership {

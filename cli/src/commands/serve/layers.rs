@@ -128,8 +128,12 @@ impl Layers {
     }
 }
 
-/// `QUORATE_RAFT__HEARTBEAT_MS` is `raft.heartbeat_ms`. What has no `__` is a flag's variable.
+/// `QUORATE_RAFT__HEARTBEAT_MS` is `raft.heartbeat_ms`. What has no `__` is a flag's variable, but
+/// for the short name of the log's levels.
 fn option_of_env(name: &str) -> Option<String> {
+    if name == "QUORATE_LOG" {
+        return Some("log.filter".to_owned());
+    }
     let (section, key) = name.strip_prefix("QUORATE_")?.split_once("__")?;
     Some(format!("{}.{}", section.to_lowercase(), key.to_lowercase()))
 }
@@ -277,11 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn the_levels_of_the_log_have_a_short_name() {
+        let layered = read(None, &[("QUORATE_LOG", "debug")], Vec::new()).expect("valid");
+        assert_eq!(layered.config.log.filter, "debug");
+        let shown = layered.to_string();
+        let line = shown.lines().find(|line| line.starts_with("filter"));
+        assert!(
+            line.is_some_and(|it| it.ends_with("# QUORATE_LOG")),
+            "{shown}"
+        );
+    }
+
+    #[test]
     fn variables_of_flags_are_no_options() {
         let env = [
             ("QUORATE_ENDPOINTS", "a:1"),
             ("HOME", "/"),
-            ("QUORATE_LOG", "debug"),
+            ("QUORATE_TIMEOUT", "5s"),
         ];
         assert!(read(None, &env, Vec::new()).is_ok());
     }

@@ -84,6 +84,7 @@ impl Look {
             deadline: Instant::now() + PATIENCE,
             consistency,
             min_index: 0,
+            trace: None,
         };
         let reader = self.core.reader();
         reader.read(query, caller.into(), options).await

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_client::{Answered, Executed, ReadOptions};
-use quorate_rpc::{NodeError, details, v1};
+use quorate_rpc::{NodeError, Trace, details, v1};
 use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::ItemId;
 use quorate_statemachine::{
@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status};
 use super::{consistency, deadline};
 use crate::access::Guest;
 use crate::core::Core;
-use crate::origin::{Origin, Trace};
+use crate::origin::Origin;
 use crate::propose::Submission;
 use crate::respond::{self, Outcome};
 use crate::shared::Shared;
@@ -150,6 +150,7 @@ impl Call {
             deadline: self.deadline,
             consistency: consistency(read.consistency(), read.max_lag_ms),
             min_index: read.min_index,
+            trace: self.origin.trace,
         };
         // The bounds of a query are checked where its bytes are read.
         let query = Query::decode(&query.encode()).map_err(invalid)?;

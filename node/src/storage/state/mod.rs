@@ -402,7 +402,7 @@ impl Shared {
         drop(state);
         if let EntryPayload::Normal(proposal) = &entry.payload {
             let meters = &self.options.meters;
-            meters.applied(proposal.command(), began.elapsed());
+            meters.applied(index, proposal, began.elapsed());
         }
         told.applied = Some(index);
         if let Some(responder) = responder {
