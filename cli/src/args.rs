@@ -26,6 +26,7 @@ pub mod recover;
 pub mod serve;
 pub mod session;
 pub mod snapshot;
+pub mod top;
 pub mod upgrade;
 
 /// Leases, queues and process records that survive the loss of nodes.
@@ -185,6 +186,8 @@ pub enum Command {
     Serve(serve::Serve),
     /// One row a member: role, log, applied, lag, digest, health
     Status,
+    /// The cluster as it is now, on the terminal, until q
+    Top(top::Top),
     /// Commit a proposal through every endpoint and print how long it took
     Health,
     /// The cluster as a whole: make one of nodes that are blank
@@ -414,6 +417,8 @@ mod tests {
     fn the_verbs_of_the_contract_parse() {
         for line in [
             "status",
+            "top",
+            "top --interval 500ms",
             "health",
             "cert ca --out pki --domain d",
             "cert node n1 --host a --host 10.0.0.1 --ca pki --days 30",

@@ -146,7 +146,7 @@ fn table<R: Row>(rows: &[R], color: bool) -> String {
 }
 
 /// What came from elsewhere must not steer the terminal or break the table.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for found in text.chars() {
         if found.is_control() {

@@ -24,7 +24,7 @@ use crate::retry::Failures;
 pub use quorate_rpc::v1::audit_row::Who as AuditWho;
 pub use quorate_rpc::v1::{
     AddMemberRequest, Alarm, AuditPage, AuditRequest, AuditRow, AuditSubject, Digest,
-    FoundClusterReply, Member, MemberChange, MemberList, NodeStatus, SnapshotPart,
+    FoundClusterReply, Load, Member, MemberChange, MemberList, NodeStatus, SnapshotPart,
     UpdateMemberRequest,
 };
 

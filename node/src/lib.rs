@@ -37,6 +37,7 @@ pub mod clock;
 pub mod config;
 mod core;
 pub mod disaster;
+mod disk;
 mod embed;
 mod membership;
 pub mod metrics;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::alarm::{AlarmKind, Alarms};
 use crate::config::Config;
 use crate::core::Core;
+use crate::disk;
 use crate::membership;
 use crate::plan::Plan;
 
@@ -103,8 +104,7 @@ pub async fn run(core: &Core, config: &Config, free_bytes: FreeBytes, alarms: &A
 
 /// Free bytes of the disk under `dir`, for those who are not root.
 pub fn free_bytes(dir: &Path) -> std::io::Result<u64> {
-    let stat = rustix::fs::statvfs(dir)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(disk::of(dir)?.free_bytes)
 }
 
 fn shortage_of(reserve: u64, free: u64, was_short: bool) -> Option<Shortage> {

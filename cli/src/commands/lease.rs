@@ -56,6 +56,11 @@ async fn list(
     limit: u64,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    Ok(printer.list(&listed(client, prefix, limit).await?)?)
+}
+
+/// Live leases in key order.
+pub async fn listed(client: &Client, prefix: &str, limit: u64) -> Result<Vec<LeaseRow>, Failure> {
     let mut rows = Vec::new();
     let mut after = None;
     while let Some(page) = page_limit(limit, rows.len()) {
@@ -74,7 +79,7 @@ async fn list(
             None => break,
         }
     }
-    Ok(printer.list(&rows)?)
+    Ok(rows)
 }
 
 async fn get(client: &Client, key: &str, printer: &mut Printer) -> Result<(), Failure> {
@@ -197,15 +202,15 @@ async fn revoke(
 }
 
 async fn history(client: &Client, key: &str, printer: &mut Printer) -> Result<(), Failure> {
+    Ok(printer.list(&ended(client, key).await?)?)
+}
+
+/// The grants of a key that are over.
+pub async fn ended(client: &Client, key: &str) -> Result<Vec<EndedRow>, Failure> {
     let key = Name::parse("key", key)?;
     let story = client.lease_history(&key).await?;
-    let rows: Vec<_> = story
-        .history
-        .ended
-        .iter()
-        .map(|ended| EndedRow::new(&key, ended))
-        .collect();
-    Ok(printer.list(&rows)?)
+    let ended = story.history.ended.iter();
+    Ok(ended.map(|ended| EndedRow::new(&key, ended)).collect())
 }
 
 /// What is known of the grant with a fencing token.

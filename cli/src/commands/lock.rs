@@ -58,16 +58,19 @@ async fn list(
     limit: u64,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let (views, now) = locks(client, prefix, limit).await?;
     if printer.format() == Format::Table {
-        let lines: Vec<_> = views
-            .iter()
-            .flat_map(|view| HolderLine::all(view, now))
-            .collect();
-        return Ok(printer.list(&lines)?);
+        return Ok(printer.list(&listed(client, prefix, limit).await?)?);
     }
+    let (views, now) = locks(client, prefix, limit).await?;
     let rows: Vec<_> = views.iter().map(|view| LockRow::new(view, now)).collect();
     Ok(printer.list(&rows)?)
+}
+
+/// Locks in key order, a line for each holder.
+pub async fn listed(client: &Client, prefix: &str, limit: u64) -> Result<Vec<HolderLine>, Failure> {
+    let (views, now) = locks(client, prefix, limit).await?;
+    let lines = views.iter().flat_map(|view| HolderLine::all(view, now));
+    Ok(lines.collect())
 }
 
 async fn get(client: &Client, key: &str, printer: &mut Printer) -> Result<(), Failure> {
@@ -89,13 +92,17 @@ async fn waiters(
     limit: u64,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    Ok(printer.list(&waiting(client, key, limit).await?)?)
+}
+
+/// Those who wait for a lock, first in line first.
+pub async fn waiting(client: &Client, key: &str, limit: u64) -> Result<Vec<WaiterRow>, Failure> {
     let key = Name::parse("key", key)?;
     let (members, now) = waiters_of(client, &key, limit).await?;
-    let rows: Vec<_> = (1..)
-        .zip(&members)
+    let rows = (1..).zip(&members);
+    Ok(rows
         .map(|(position, member)| WaiterRow::new(&key, position, member, now))
-        .collect();
-    Ok(printer.list(&rows)?)
+        .collect())
 }
 
 async fn cancel_wait(

@@ -34,6 +34,7 @@ pub mod serve;
 mod session;
 mod snapshot;
 mod status;
+mod top;
 mod upgrade;
 mod verify;
 mod version;
@@ -86,6 +87,7 @@ async fn over_network(cli: Cli, mut printer: Printer) -> Result<u8, Failure> {
     let ended = match command {
         Command::Dev(dev) => dev::run(&dev, connect::credential(&global)?, printer).await,
         Command::Status => status::run(&connect::admin(&global)?, printer).await,
+        Command::Top(top) => top::run(&global, &top).await,
         Command::Alarm(args::alarm::Verb::List) => {
             alarm::run(&connect::admin(&global)?, printer).await
         }

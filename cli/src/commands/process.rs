@@ -89,6 +89,16 @@ async fn list(
     limit: u64,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    Ok(printer.list(&listed(client, prefix, state, limit).await?)?)
+}
+
+/// Processes in the order of their ids, those of one state or all.
+pub async fn listed(
+    client: &Client,
+    prefix: &str,
+    state: Option<ProcessState>,
+    limit: u64,
+) -> Result<Vec<ProcessRow>, Failure> {
     let mut rows = Vec::new();
     let mut after = None;
     while let Some(page) = page_limit(limit, rows.len()) {
@@ -106,7 +116,7 @@ async fn list(
             None => break,
         }
     }
-    Ok(printer.list(&rows)?)
+    Ok(rows)
 }
 
 async fn grants(client: &Client, id: &str, printer: &mut Printer) -> Result<(), Failure> {
@@ -131,9 +141,21 @@ async fn grants(client: &Client, id: &str, printer: &mut Printer) -> Result<(), 
 async fn events(
     client: &Client,
     id: &str,
-    mut after: u64,
+    after: u64,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    Ok(printer.list(&events_after(client, id, after).await?)?)
+}
+
+/// The last `count` events of a process.
+pub async fn last_events(client: &Client, id: &str, count: u64) -> Result<Vec<EventRow>, Failure> {
+    let view = client.process(id)?.get().await?;
+    let view = view.ok_or_else(|| Failure::not_found("process", id))?;
+    let last = view.process.last_sequence;
+    events_after(client, id, last.saturating_sub(count)).await
+}
+
+async fn events_after(client: &Client, id: &str, mut after: u64) -> Result<Vec<EventRow>, Failure> {
     let process = client.process(id)?;
     let mut rows = Vec::new();
     loop {
@@ -142,10 +164,9 @@ async fn events(
         rows.extend(page.rows.iter().map(|event| EventRow::new(id, event)));
         match (page.next, page.rows.last()) {
             (Some(_), Some(last)) => after = last.sequence,
-            _ => break,
+            _ => return Ok(rows),
         }
     }
-    Ok(printer.list(&rows)?)
 }
 
 /// Prints events as they come. A time without a leader is waited out, as long as each try of the

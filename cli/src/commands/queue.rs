@@ -58,6 +58,11 @@ async fn list(
     limit: u64,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    Ok(printer.list(&listed(client, prefix, limit).await?)?)
+}
+
+/// Queues in the order of their names.
+pub async fn listed(client: &Client, prefix: &str, limit: u64) -> Result<Vec<QueueRow>, Failure> {
     let mut rows = Vec::new();
     let mut after = None;
     while let Some(page) = page_limit(limit, rows.len()) {
@@ -73,7 +78,7 @@ async fn list(
             None => break,
         }
     }
-    Ok(printer.list(&rows)?)
+    Ok(rows)
 }
 
 async fn push(client: &Client, args: PushArgs, printer: &mut Printer) -> Result<(), Failure> {
@@ -181,6 +186,16 @@ async fn items(
     limit: u64,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
+    Ok(printer.list(&items_of(client, name, state, limit).await?)?)
+}
+
+/// Items of a queue, those of one state or all.
+pub async fn items_of(
+    client: &Client,
+    name: &str,
+    state: Option<ItemState>,
+    limit: u64,
+) -> Result<Vec<ItemRow>, Failure> {
     let queue = client.queue(name)?;
     let mut rows = Vec::new();
     let mut after = None;
@@ -206,7 +221,7 @@ async fn items(
             None => break,
         }
     }
-    Ok(printer.list(&rows)?)
+    Ok(rows)
 }
 
 #[cfg(test)]

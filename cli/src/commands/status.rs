@@ -13,7 +13,7 @@ use crate::output::{Printer, Row};
 use crate::value::{span, time};
 
 /// One member that does not answer must not hold the others back for long.
-const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
+pub const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks every member how it is. What a member did not say is null.
 pub async fn run(admin: &Admin, printer: &mut Printer) -> Result<(), Failure> {

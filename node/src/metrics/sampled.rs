@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::book::{Book, One, Peer, Seconds, count, peer, whole};
 use super::contents::Contents;
 use crate::core::Core;
+use crate::disk;
 use crate::raft;
 use crate::shared::Shared;
 
@@ -284,9 +285,9 @@ impl Disk {
     }
 
     fn refresh_free(&self, dir: &Path) {
-        if let Ok(disk) = rustix::fs::statvfs(dir) {
-            self.free.set(whole(disk.f_bavail * disk.f_frsize));
-            self.size.set(whole(disk.f_blocks * disk.f_frsize));
+        if let Ok(disk) = disk::of(dir) {
+            self.free.set(whole(disk.free_bytes));
+            self.size.set(whole(disk.size_bytes));
         }
     }
 

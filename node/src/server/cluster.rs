@@ -9,6 +9,7 @@ use quorate_rpc::v1::administer_request::Request as Administer;
 use quorate_rpc::v1::cluster_server::Cluster;
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::access::{Noun, Verb, needs};
+use quorate_statemachine::tables::MetaRow;
 use quorate_statemachine::{Action, cluster};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -17,6 +18,7 @@ use super::{deadline, save};
 use crate::access::{self, Guest};
 use crate::audit;
 use crate::core::Core;
+use crate::disk;
 use crate::membership::{self, administer_anywhere};
 use crate::origin::Caller;
 use crate::shared::Shared;
@@ -247,7 +249,22 @@ pub fn status_of(core: &Core) -> v1::NodeStatus {
         now_ms: meta.now.0,
         leases: meta.leases,
         uptime_ms: millis(core.started.elapsed()),
+        load: Some(load_of(core, &meta)),
         ..v1::NodeStatus::default()
+    }
+}
+
+fn load_of(core: &Core, meta: &MetaRow) -> v1::Load {
+    let disk = disk::of(&core.snapshots).unwrap_or_default();
+    v1::Load {
+        lock_members: meta.lock_members,
+        queues: meta.queues,
+        processes: meta.processes,
+        sessions: meta.sessions,
+        watches: core.hub.watchers() as u64,
+        commands_in_flight: core.proposer().in_flight() as u64,
+        disk_free_bytes: disk.free_bytes,
+        disk_size_bytes: disk.size_bytes,
     }
 }
 
