@@ -13,8 +13,11 @@ use super::seen::Seen;
 use crate::args::millis;
 use crate::value::span;
 
-/// No column is wider, as long as others have no room.
+/// No column of a list is wider.
 const COLUMN_MAX: usize = 40;
+
+/// Blanks between two columns of a list.
+const GAP: u16 = 2;
 
 /// Draws everything, as far as it fits.
 pub fn draw(frame: &mut Frame<'_>, seen: &Seen) {
@@ -126,27 +129,33 @@ fn list(frame: &mut Frame<'_>, seen: &Seen, asked: &Asked, area: Rect) {
     }
     let rows = listing.entries.iter();
     let rows = rows.map(|entry| Row::new(entry.cells.iter().map(String::as_str)));
-    let table = Table::new(rows, widths(listing))
+    let table = Table::new(rows, widths(listing, area.width.saturating_sub(2)))
         .header(Row::new(listing.header.iter().copied()).style(bold()))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
-        .column_spacing(2)
+        .column_spacing(GAP)
         .block(block(&said));
     let mut state = TableState::new().with_selected(Some(seen.selected));
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-/// As wide as what is in them.
-fn widths(listing: &Listing) -> Vec<Constraint> {
+/// As wide as what is in them; where that is too much, the widest give way.
+fn widths(listing: &Listing, room: u16) -> Vec<u16> {
     let width = |(at, title): (usize, &&str)| {
-        let cells = listing
-            .entries
-            .iter()
-            .filter_map(|entry| entry.cells.get(at));
+        let cells = listing.entries.iter();
+        let cells = cells.filter_map(|entry| entry.cells.get(at));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
         let width = widest.max(title.len()).min(COLUMN_MAX);
-        Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX))
+        u16::try_from(width).unwrap_or(u16::MAX)
     };
-    listing.header.iter().enumerate().map(width).collect()
+    let mut widths: Vec<u16> = listing.header.iter().enumerate().map(width).collect();
+    let gaps = GAP * u16::try_from(widths.len().saturating_sub(1)).unwrap_or(u16::MAX);
+    while gaps + widths.iter().sum::<u16>() > room {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > 1 => *widest -= 1,
+            _ => break,
+        }
+    }
+    widths
 }
 
 #[cfg(test)]
@@ -265,6 +274,30 @@ mod tests {
         ] {
             assert!(shown.contains(words), "{words} is not in\n{shown}");
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_where_it_is_longest() {
+        let listing = leases(&["a-key-of-thirty-characters-000"]);
+        assert_eq!(widths(&listing, 80), [30, 5, 5]);
+        assert_eq!(widths(&listing, 24), [10, 5, 5]);
+        assert_eq!(widths(&listing, 0), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_narrow_screen_has_the_first_columns_whole() {
+        let shown = screen(&three(), 80, 24);
+        assert!(
+            shown[4].contains("APPLIED") && shown[4].contains("DIGEST"),
+            "{}",
+            shown[4]
+        );
+        assert!(!shown[4].contains("ENTRIES"), "{}", shown[4]);
+        assert!(
+            shown[5].contains(" 1500 ") && shown[5].contains("0123456789ab"),
+            "{}",
+            shown[5]
+        );
     }
 
     #[test]

@@ -24,32 +24,40 @@ pub fn draw(frame: &mut Frame<'_>, seen: &Seen, area: Rect) {
         Constraint::Min(0),
     ]);
     let [table, contents, chart, problems] = parts.areas(area);
-    frame.render_widget(self::table(seen), table);
+    frame.render_widget(self::table(seen, table.width.saturating_sub(2)), table);
     frame.render_widget(self::contents(seen), contents);
     self::chart(frame, seen, chart);
     frame.render_widget(self::problems(seen), problems);
 }
 
-const COLUMNS: [(&str, Constraint); 12] = [
-    ("ID", Constraint::Length(4)),
-    ("NAME", Constraint::Length(12)),
-    ("ROLE", Constraint::Length(9)),
-    ("HEALTH", Constraint::Min(9)),
-    ("TERM", Constraint::Length(6)),
-    ("APPLIED", Constraint::Length(10)),
-    ("LAG", Constraint::Length(8)),
-    ("DIGEST", Constraint::Length(12)),
-    ("ENTRIES/S", Constraint::Length(9)),
-    ("IN FLIGHT", Constraint::Length(9)),
-    ("DISK FREE", Constraint::Length(9)),
-    ("UPTIME", Constraint::Length(8)),
+/// What is cut off when there is no room is cut from the right.
+const COLUMNS: [(&str, u16); 12] = [
+    ("ID", 4),
+    ("NAME", 12),
+    ("ROLE", 9),
+    ("HEALTH", 9),
+    ("TERM", 6),
+    ("APPLIED", 10),
+    ("LAG", 8),
+    ("DIGEST", 12),
+    ("ENTRIES/S", 9),
+    ("IN FLIGHT", 9),
+    ("DISK FREE", 9),
+    ("UPTIME", 8),
 ];
 
-fn table(seen: &Seen) -> Table<'static> {
+/// As many columns as have room.
+fn table(seen: &Seen, room: u16) -> Table<'static> {
     let committed = seen.committed();
     let rows = seen.lines.iter().map(|line| row(line, committed));
-    Table::new(rows, COLUMNS.map(|(_, width)| width))
-        .header(Row::new(COLUMNS.map(|(name, _)| name)).style(bold()))
+    let mut end = 0;
+    let fits = |(_, width): &&(&str, u16)| {
+        end += width + 1;
+        end <= room + 1
+    };
+    let (names, widths): (Vec<&str>, Vec<u16>) = COLUMNS.iter().take_while(fits).copied().unzip();
+    Table::new(rows, widths)
+        .header(Row::new(names).style(bold()))
         .block(Block::bordered().title(" members "))
 }
 
