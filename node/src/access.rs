@@ -239,6 +239,7 @@ async fn catch_up(core: &Core) {
         deadline: Instant::now() + CATCH_UP,
         consistency: Consistency::Linearizable,
         min_index: 0,
+        trace: None,
     };
     let query = Query::Access(access::Query::Status(StatusOf {}));
     let caught_up = core.reader().read(query, Caller::Cluster.into(), options);

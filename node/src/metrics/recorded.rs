@@ -418,7 +418,8 @@ fn log_and_state(book: &mut Book, log: &LogMeters, state: &StateMeters) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_statemachine::Command;
+    use crate::origin::Caller;
+    use quorate_statemachine::{Command, Timestamp};
 
     #[test]
     fn a_command_is_timed_under_the_name_of_its_tag() {
@@ -426,7 +427,9 @@ mod tests {
         let state = Recorded::new(&mut book).state;
         let tick = Command::from(cluster::Tick {});
         for command in [tick.encode(), tick.encode(), Vec::new()] {
-            state.applied(&command, Duration::from_micros(3));
+            let origin = Caller::Cluster.into();
+            let proposal = Proposal::new(Timestamp(1), &origin, &command);
+            state.applied(1, &proposal, Duration::from_micros(3));
         }
         let text = book.text().expect("a String takes all");
         let name = tick.action.name();

@@ -150,7 +150,7 @@ impl Call {
             deadline: self.deadline,
             consistency: consistency(read.consistency(), read.max_lag_ms),
             min_index: read.min_index,
-            trace: self.origin.trace,
+            trace: self.trace,
         };
         // The bounds of a query are checked where its bytes are read.
         let query = Query::decode(&query.encode()).map_err(invalid)?;
