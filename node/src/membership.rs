@@ -28,6 +28,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between looks whether another change is done.
 const IN_PROGRESS_PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a node waits for a leader among those it tells where it is, before it tells them again.
+const TELLING_MAX: Duration = Duration::from_secs(5);
+
 /// Builds that know no more than version 1 cannot read a membership that says what becomes of a
 /// learner.
 const GOALS_SINCE: u32 = 2;
@@ -100,6 +103,36 @@ pub async fn administer_anywhere(
         (None, None) => Err(NodeError::OutcomeUnknown {
             message: "the leader's answer is empty".to_owned(),
         }),
+    }
+}
+
+/// Tells where this node is to whoever leads: to all other members, as a leader without a quorum
+/// that does not know the address cannot tell that it leads.
+pub async fn announce_everywhere(core: &Core, own: v1::Member) -> Result<(), NodeError> {
+    let members: Vec<(u64, Member)> = {
+        let metrics = core.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        let others = nodes.filter(|(id, _)| **id != own.id);
+        others.map(|(id, member)| (*id, member.clone())).collect()
+    };
+    let telling = members.iter().map(|(id, member)| {
+        let request = v1::AdministerRequest {
+            request: Some(v1::administer_request::Request::Announce(own.clone())),
+        };
+        Box::pin(async move {
+            let reply = core.peers.administer(*id, member, request).await?;
+            reply.error.map_or(Ok(()), |error| Err(error.into()))
+        })
+    });
+    if members.is_empty() {
+        return Err(no_leader());
+    }
+    let told = tokio::time::timeout(TELLING_MAX, futures::future::select_ok(telling));
+    match told.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(no_leader()),
     }
 }
 
@@ -481,9 +514,12 @@ pub async fn hand_over(core: &Core, to: u64) -> Result<(), NodeError> {
 
 /// A member tells that its addresses are others than the membership says.
 async fn announce(core: &Core, told: v1::Member) -> Result<v1::MemberChange, NodeError> {
+    let id = told.id;
+    Plan::of(core).member(id)?;
+    // At once: it may be the one that is missing for the quorum which a change needs.
+    core.peers.moved(id, &told.peer_addr);
     let _changing = one_at_a_time(core).await?;
     let plan = Plan::of(core);
-    let id = told.id;
     let member = Member {
         name: told.name,
         peer_addr: told.peer_addr,

@@ -22,8 +22,8 @@ pub enum Responder<T> {
     },
 }
 
-/// Submits a request and waits for its answer until `deadline`; `lost` is what is said when the node
-/// drops it.
+/// Submits a request and waits for its answer until `deadline`; `lost` is what is said when the
+/// node drops it.
 pub async fn answer_of<T>(
     deadline: Instant,
     lost: fn() -> NodeError,

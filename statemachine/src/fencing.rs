@@ -2,8 +2,8 @@
 //!
 //! `token = fence_base + log index of the entry that granted` (Kleppmann, "How to do distributed
 //! locking", 2016, names the rule; Chubby's sequencers are the same idea). Tokens grow, are not
-//! dense, and are never used twice: the log index never goes back, and the log of a restored cluster
-//! begins above the old one's.
+//! dense, and are never used twice: the log index never goes back, and the log of a restored
+//! cluster begins above the old one's.
 
 use serde::{Deserialize, Serialize};
 

@@ -16,8 +16,8 @@ pub fn quorate(node: &str) -> &'static Path {
         let dir = Path::new(node).parent().expect("a program has a directory");
         let target = dir.parent().expect("it is that of a profile");
         let mut build = Command::new(env!("CARGO"));
-        // With a test beside it, so that its dependencies have the features of the tests' own build:
-        // of the program alone they would all be compiled once more.
+        // With a test beside it, so that its dependencies have the features of the tests' own
+        // build: of the program alone they would all be compiled once more.
         build
             .args(["build", "--quiet", "--locked", "--workspace"])
             .args(["--bin", "quorate", "--test", "tidy"])

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use quorate_client::Client;
 use quorate_node::snapshot_file;
 use quorate_statemachine::Name;
+use quorate_statemachine::lease::Claimed;
 use quorate_tests::cluster::{Cluster, Options, no_panic, scenario};
 use quorate_tests::http;
 use quorate_tests::process::free_port;
@@ -128,12 +129,14 @@ async fn metric(cluster: &Cluster, node: usize, name: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
-/// Claims `kept`; its token.
+/// Claims `kept` for somebody who does not give it back; its token.
 async fn claim(cluster: &Cluster) -> Result<u64> {
     let client = cluster.client()?.with_timeout(PATIENCE);
     let lease = client.lease("kept").owner("o").ttl(PATIENCE * 10);
-    let guard = lease.try_claim().await?.granted().context("it is free")?;
-    Ok(guard.token())
+    let Claimed::Granted(lease) = client.execute(lease.claim()?).await? else {
+        bail!("nobody else wants it");
+    };
+    Ok(lease.fencing_token)
 }
 
 /// Makes a new cluster of `file` by the program, and looks whether `kept` is held by `token` there.

@@ -60,7 +60,7 @@ async fn restored(cluster: &Cluster, file: &Path, name: &str) -> Result<(Config,
     Ok((config, made))
 }
 
-/// Adds blank nodes to the cluster at `first` until it has three voters; answers where all three are.
+/// Adds blank nodes to the cluster at `first` until it has three voters; answers where all are.
 async fn grow(cluster: &mut Cluster, first: &str, names: [&str; 2]) -> Result<[String; 3]> {
     let mut added = [first.to_owned(), String::new(), String::new()];
     for (name, added) in names.into_iter().zip(&mut added[1..]) {

@@ -158,8 +158,8 @@ async fn until_voter(admin: &Admin, id: u64, replaces: u64) -> Result<Vec<Member
                 Exit::Unknown,
                 "deadline_exceeded",
                 format!(
-                    "{said}, after {:?} (--timeout); the cluster makes it a voter by itself once it \
-                     has caught up: see `quorate member list`",
+                    "{said}, after {:?} (--timeout); the cluster makes it a voter by itself once \
+                     it has caught up: see `quorate member list`",
                     admin.timeout()
                 ),
             ));

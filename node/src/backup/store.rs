@@ -402,18 +402,18 @@ mod tests {
 
     #[test]
     fn a_name_says_when_and_what_and_others_are_left_alone() {
-        let ours = "20261130T003320.007Z-0000000000000042.quorate";
+        let ours = "20261130T005320.007Z-0000000000000042.quorate";
         assert_eq!(name(1_796_000_000_007, 42), ours);
         assert_eq!(parse(ours), Some((1_796_000_000_007, 42)));
-        let part = leftover("20261130T003320.007Z-0000000000000042.quorate#1");
+        let part = leftover("20261130T005320.007Z-0000000000000042.quorate#1");
         assert_eq!(part, Some(1_796_000_000_007));
         for other in [
             "thesis.txt",
-            "20261130T003320.007Z.quorate",
-            "20261130T003320.007Z-x.quorate",
-            "20261130T003320.007Z-42.quorate",
+            "20261130T005320.007Z.quorate",
+            "20261130T005320.007Z-x.quorate",
+            "20261130T005320.007Z-42.quorate",
             "20261399T003320.007Z-0000000000000042.quorate",
-            "20261130T003320.007Z-0000000000000042.quorate.tmp",
+            "20261130T005320.007Z-0000000000000042.quorate.tmp",
         ] {
             assert_eq!((parse(other), leftover(other)), (None, None), "{other}");
         }

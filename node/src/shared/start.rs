@@ -13,7 +13,7 @@ use crate::access;
 use crate::admission::Admission;
 use crate::clock::{self, ClusterClock};
 use crate::core::Core;
-use crate::membership::{administer_anywhere, leader_of};
+use crate::membership::{administer_anywhere, announce_everywhere, leader_of};
 use crate::network::Peers;
 use crate::node::{Health, StartError};
 use crate::notices::Hub;
@@ -249,7 +249,7 @@ async fn announce(core: &Core) {
         {
             return;
         }
-        if known.is_some() && leader_of(&core.raft).is_some() {
+        if known.is_some() {
             let own = v1::Member {
                 id: core.identity.node_id,
                 name: core.member.name.clone(),
@@ -258,9 +258,14 @@ async fn announce(core: &Core) {
                 http_addr: core.member.http_addr.clone(),
                 ..v1::Member::default()
             };
-            let request = v1::administer_request::Request::Announce(own);
-            match administer_anywhere(core, request).await {
-                Ok(_) => {
+            let told = if leader_of(&core.raft).is_some() {
+                let request = v1::administer_request::Request::Announce(own);
+                administer_anywhere(core, request).await.map(drop)
+            } else {
+                announce_everywhere(core, own).await
+            };
+            match told {
+                Ok(()) => {
                     tracing::info!(member = %core.member, "told the cluster where this node is")
                 }
                 Err(error) => tracing::debug!(%error, "could not tell where this node is"),
@@ -268,7 +273,8 @@ async fn announce(core: &Core) {
             // It takes a while until what was told comes back through the log.
             tokio::time::sleep(ANNOUNCE_EVERY).await;
         }
-        if metrics.changed().await.is_err() {
+        let changed = tokio::time::timeout(ANNOUNCE_EVERY, metrics.changed());
+        if let Ok(Err(_)) = changed.await {
             return;
         }
     }
