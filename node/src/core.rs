@@ -217,6 +217,14 @@ impl Core {
         self.reads.read_index(request).await
     }
 
+    /// Log index of the membership that this node knows.
+    pub fn membership_index(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let log_id = metrics.membership_config.log_id().as_ref();
+        log_id.map_or(0, |log_id| log_id.index)
+    }
+
     /// What a stream's first message says.
     pub fn hello(&self) -> v1::Hello {
         let leader = leader_of(&self.raft);

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -43,6 +44,7 @@ impl CoordinationService {
 struct Execute {
     core: Arc<Core>,
     guest: Guest,
+    news: News,
 }
 
 impl Exchange for Execute {
@@ -89,13 +91,13 @@ impl Exchange for Execute {
         });
     }
 
-    fn pack(answers: Vec<(u64, Outcome<Executed>)>) -> v1::ExecuteReplies {
+    fn pack(&self, answers: Vec<(u64, Outcome<Executed>)>) -> v1::ExecuteReplies {
         let replies = answers
             .into_iter()
             .map(|(id, outcome)| execute_reply(id, outcome));
         v1::ExecuteReplies {
             replies: replies.collect(),
-            hello: None,
+            hello: self.news.hello(&self.core),
         }
     }
 }
@@ -103,6 +105,29 @@ impl Exchange for Execute {
 struct Read {
     core: Arc<Core>,
     guest: Guest,
+    news: News,
+}
+
+/// What the client of a stream was told of the members. It is told again with an answer once that
+/// is another: by then all addresses that it knew may be gone.
+struct News {
+    /// Log index of the membership that it knows.
+    told: AtomicU64,
+}
+
+impl News {
+    /// As of a hello that is said from here on.
+    fn of(core: &Core) -> Self {
+        Self {
+            told: AtomicU64::new(core.membership_index()),
+        }
+    }
+
+    fn hello(&self, core: &Core) -> Option<v1::Hello> {
+        let index = core.membership_index();
+        let known = self.told.swap(index, Ordering::Relaxed) == index;
+        (!known).then(|| core.hello())
+    }
 }
 
 impl Exchange for Read {
@@ -154,13 +179,13 @@ impl Exchange for Read {
         });
     }
 
-    fn pack(answers: Vec<(u64, Outcome<Answered>)>) -> v1::ReadReplies {
+    fn pack(&self, answers: Vec<(u64, Outcome<Answered>)>) -> v1::ReadReplies {
         let replies = answers
             .into_iter()
             .map(|(id, outcome)| read_reply(id, outcome));
         v1::ReadReplies {
             replies: replies.collect(),
-            hello: None,
+            hello: self.news.hello(&self.core),
         }
     }
 }
@@ -209,6 +234,7 @@ impl Coordination for CoordinationService {
         request: Request<Streaming<v1::ExecuteBatch>>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         let core = self.shared.core()?;
+        let news = News::of(&core);
         let hello = v1::ExecuteReplies {
             hello: Some(core.hello()),
             ..v1::ExecuteReplies::default()
@@ -216,7 +242,8 @@ impl Coordination for CoordinationService {
         let guest = Guest::admit(&core, &request).await?;
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
-            tokio::spawn(exchange::run(Execute { core, guest }, incoming, tx));
+            let exchange = Execute { core, guest, news };
+            tokio::spawn(exchange::run(exchange, incoming, tx));
         }))
     }
 
@@ -225,6 +252,7 @@ impl Coordination for CoordinationService {
         request: Request<Streaming<v1::ReadBatch>>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let core = self.shared.core()?;
+        let news = News::of(&core);
         let hello = v1::ReadReplies {
             hello: Some(core.hello()),
             ..v1::ReadReplies::default()
@@ -232,7 +260,8 @@ impl Coordination for CoordinationService {
         let guest = Guest::admit(&core, &request).await?;
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
-            tokio::spawn(exchange::run(Read { core, guest }, incoming, tx));
+            let exchange = Read { core, guest, news };
+            tokio::spawn(exchange::run(exchange, incoming, tx));
         }))
     }
 

@@ -86,7 +86,7 @@ pub trait Exchange: Send + 'static {
     fn submit(&self, deadline: Instant, request: Self::Request, to: Responder<Self::Answer>);
 
     /// Packs answers into a message.
-    fn pack(answers: Vec<(u64, Outcome<Self::Answer>)>) -> Self::Message;
+    fn pack(&self, answers: Vec<(u64, Outcome<Self::Answer>)>) -> Self::Message;
 }
 
 /// Runs a stream until the client closes it or goes away.
@@ -135,7 +135,7 @@ pub async fn run<E: Exchange>(
                     request.answered(&exchange, now, outcome);
                     true
                 });
-                if !send::<E>(&mut ready, &outgoing).await {
+                if !send(&exchange, &mut ready, &outgoing).await {
                     return;
                 }
             }
@@ -146,7 +146,7 @@ pub async fn run<E: Exchange>(
                     request.answered(&exchange, now, &outcome);
                     (id, outcome)
                 }));
-                if !send::<E>(&mut ready, &outgoing).await {
+                if !send(&exchange, &mut ready, &outgoing).await {
                     return;
                 }
             }
@@ -156,6 +156,7 @@ pub async fn run<E: Exchange>(
 
 /// Sends what is ready; false when the client has gone.
 async fn send<E: Exchange>(
+    exchange: &E,
     ready: &mut Vec<(u64, Outcome<E::Answer>)>,
     outgoing: &mpsc::Sender<Result<E::Message, Status>>,
 ) -> bool {
@@ -163,7 +164,7 @@ async fn send<E: Exchange>(
         return true;
     }
     let answers = std::mem::replace(ready, Vec::with_capacity(REPLIES_PER_MESSAGE));
-    outgoing.send(Ok(E::pack(answers))).await.is_ok()
+    outgoing.send(Ok(exchange.pack(answers))).await.is_ok()
 }
 
 fn id_in_flight(id: u64) -> NodeError {
