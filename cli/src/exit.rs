@@ -130,6 +130,12 @@ impl Failure {
         self.exit
     }
 
+    /// The same, and what else there is to say.
+    pub fn and(mut self, more: &str) -> Self {
+        self.message += &format!("; {more}");
+        self
+    }
+
     /// The same with the limit and the actual value, for scripts.
     pub fn bounded(mut self, limit: impl Into<String>, actual: impl Into<String>) -> Self {
         self.limit = Some(limit.into());

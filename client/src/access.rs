@@ -65,14 +65,25 @@ impl Client {
                 error.to_string(),
             )
         })?;
+        let put = self.put_token(&token, user, ttl).await?;
+        Ok((token, put))
+    }
+
+    /// The same with a token that was [minted](Bearer::mint) and perhaps kept before: if the outcome
+    /// is unknown, whoever has it can still use it or revoke its id.
+    pub async fn put_token(
+        &self,
+        token: &Bearer,
+        user: Name,
+        ttl: Option<Duration>,
+    ) -> Result<TokenPut, ClientError> {
         let put = PutToken {
             id: token.id().clone(),
             user,
             hash: token.hash(),
             ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         };
-        let put = self.execute(put).await?;
-        Ok((token, put))
+        self.execute(put).await
     }
 
     async fn access_query(&self, query: Query) -> Result<Answer, ClientError> {

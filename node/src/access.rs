@@ -11,11 +11,11 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::{Stream, stream};
-use quorate_client::{Consistency, ReadOptions, WatchEvent, WatchWhat};
+use quorate_client::{WatchEvent, WatchWhat};
 use quorate_rpc::NodeError;
 use quorate_rpc::token::Bearer;
 use quorate_statemachine::access::needs::{self, Need};
-use quorate_statemachine::access::{self, Noun, Rights, StatusOf};
+use quorate_statemachine::access::{self, Noun, Rights};
 use quorate_statemachine::view::View;
 use quorate_statemachine::{Name, Query, Timestamp};
 use tokio::sync::mpsc;
@@ -139,7 +139,7 @@ impl Guest {
             if guest.proof == Proof::None {
                 return Err(error);
             }
-            catch_up(core).await;
+            catch_up(core).await?;
             guest.forget();
             guest.caller()?;
         }
@@ -233,19 +233,28 @@ fn damaged(broken: quorate_statemachine::Broken) -> NodeError {
     }
 }
 
-/// Waits until this node has applied what the leader has committed, if that can be had soon.
-async fn catch_up(core: &Core) {
-    let options = ReadOptions {
-        deadline: Instant::now() + CATCH_UP,
-        consistency: Consistency::Linearizable,
-        min_index: 0,
-        trace: None,
-    };
-    let query = Query::Access(access::Query::Status(StatusOf {}));
-    let caught_up = core.reader().read(query, Caller::Cluster.into(), options);
-    if let Err(error) = caught_up.await {
-        tracing::debug!(%error, "did not catch up to look for a token");
+/// Waits until this node has applied what the leader has committed. Without that it knows too
+/// little to say that somebody is nobody.
+async fn catch_up(core: &Core) -> Result<(), NodeError> {
+    let caught_up = core.reads.catch_up(Instant::now() + CATCH_UP).await;
+    caught_up.map_err(|cause| NodeError::Unavailable {
+        message: format!(
+            "this node does not know this caller, and cannot ask the leader whether it is behind: \
+             {cause}"
+        ),
+        retry_after_ms: 100,
+        leader: None,
+    })
+}
+
+/// Whether a caller may do what is needed. A right that this node does not know may be newer than
+/// what it has applied: it asks the leader before it says no.
+pub async fn check_current(core: &Core, caller: &Caller, need: Need<'_>) -> Result<(), NodeError> {
+    let checked = check(&core.state, caller, need);
+    if matches!(checked, Err(NodeError::Refused(_))) && catch_up(core).await.is_ok() {
+        return check(&core.state, caller, need);
     }
+    checked
 }
 
 /// Whether a caller may do what is needed, by the state that this node has.
@@ -310,14 +319,14 @@ pub struct Watching {
 
 impl Watching {
     /// Begins to watch, if the caller may.
-    pub fn start(
+    pub async fn start(
         core: &Arc<Core>,
         guest: Guest,
         what: WatchWhat,
         from_index: u64,
     ) -> Result<Self, NodeError> {
         if let Some(need) = of_watch(&what) {
-            check(&core.state, &guest.caller()?, need)?;
+            check_current(core, &guest.caller()?, need).await?;
         }
         let events = core.watch(what.clone(), from_index)?;
         let mut looks = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);

@@ -17,6 +17,7 @@ use quorate_rpc::NodeError;
 use quorate_statemachine::Command;
 use quorate_statemachine::access::EMBEDDED;
 
+use crate::config::LimitsSection;
 use crate::origin::Caller;
 
 /// Commands in flight at one node, by default.
@@ -195,6 +196,26 @@ fn over(what: String, limit: String, actual: String) -> NodeError {
 /// A bound of this node is reached.
 pub(crate) fn overloaded(what: &str, limit: String, actual: String) -> NodeError {
     over(format!("{what} at this node"), limit, actual)
+}
+
+impl LimitsSection {
+    pub(crate) fn of_node(&self) -> Bounds {
+        Bounds {
+            commands: self.commands_in_flight,
+            bytes: self.bytes_in_flight,
+        }
+    }
+
+    pub(crate) fn of_principal(&self) -> Bounds {
+        let bound = |own, all| if own == 0 { all } else { own };
+        Bounds {
+            commands: bound(
+                self.commands_in_flight_per_principal,
+                self.commands_in_flight,
+            ),
+            bytes: bound(self.bytes_in_flight_per_principal, self.bytes_in_flight),
+        }
+    }
 }
 
 #[cfg(test)]

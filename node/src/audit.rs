@@ -5,30 +5,41 @@
 //! so from the audit: a page says where the log begins.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use openraft::EntryPayload;
 use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::access::audit;
 use quorate_statemachine::{Action, Command, Principal, cluster};
+use tokio::sync::Semaphore;
 
 use crate::core::Core;
 use crate::raft::{Entry, Proposal};
 
-/// Entries that one page looks at: it comes back with few rows, or none, rather than late.
-const LOOKED_AT_MAX: u64 = 20_000;
+/// How long one page looks: it comes back with few rows, or none, rather than late.
+const LOOKED_FOR: Duration = Duration::from_millis(500);
+
+/// Pages that are made at a time; whoever asks for one more waits.
+const PAGES_MAX: usize = 2;
 
 /// Rows of a page, if fewer are not asked for.
 const ROWS_MAX: usize = 1_000;
 
-/// First entries that are looked at for the time when the log begins: those of Raft have none.
-const OLDEST: u64 = 16;
+/// Entries that are looked at for a time: those of Raft have none.
+const TIMED: u64 = 16;
 
 /// Subjects of a row: of a command that names more the first ones are told.
 const SUBJECTS_MAX: usize = 32;
 
 /// One page. Reads files: it runs on a thread that may wait.
 pub async fn page(core: Arc<Core>, asked: v1::AuditRequest) -> Result<v1::AuditPage, NodeError> {
-    let page = tokio::task::spawn_blocking(move || look(&core, &asked));
+    static PAGES: Semaphore = Semaphore::const_new(PAGES_MAX);
+    let turn = PAGES.acquire().await;
+    let page = tokio::task::spawn_blocking(move || {
+        // Also when whoever asked has gone meanwhile.
+        let _turn = turn;
+        look(&core, &asked)
+    });
     let page = page.await.map_err(|error| NodeError::Stopped {
         message: error.to_string(),
     })?;
@@ -40,7 +51,7 @@ pub async fn page(core: Arc<Core>, asked: v1::AuditRequest) -> Result<v1::AuditP
 fn look(core: &Core, asked: &v1::AuditRequest) -> std::io::Result<v1::AuditPage> {
     let applied = core.state.applied().map_or(0, |id| id.index);
     let first = core.log.first();
-    let oldest = core.log.read_some(first, first.saturating_add(OLDEST))?;
+    let oldest = core.log.read_some(first, first.saturating_add(TIMED))?;
     let mut page = v1::AuditPage {
         first_index: first,
         first_at_ms: oldest.iter().find_map(at_ms).unwrap_or(0),
@@ -53,11 +64,18 @@ fn look(core: &Core, asked: &v1::AuditRequest) -> std::io::Result<v1::AuditPage>
         0 => ROWS_MAX,
         limit => limit.min(ROWS_MAX),
     };
-    let mut now_ms = page.first_at_ms;
+    let until = Instant::now() + LOOKED_FOR;
     let mut next = first.max(asked.after.saturating_add(1));
-    let end = applied.min(next.saturating_add(LOOKED_AT_MAX));
-    while next <= end {
-        let entries = core.log.read_some(next, end + 1)?;
+    let before = core
+        .log
+        .read_some(first.max(next.saturating_sub(TIMED)), next)?;
+    let mut now_ms = before
+        .iter()
+        .rev()
+        .find_map(at_ms)
+        .unwrap_or(page.first_at_ms);
+    while next <= applied {
+        let entries = core.log.read_some(next, applied + 1)?;
         let Some(last) = entries.last() else {
             // Purged meanwhile: the next page begins where the log does.
             break;
@@ -66,10 +84,12 @@ fn look(core: &Core, asked: &v1::AuditRequest) -> std::io::Result<v1::AuditPage>
         for entry in &entries {
             // Entries of Raft itself have no time of their own: they are of that before them.
             now_ms = at_ms(entry).unwrap_or(now_ms);
-            let Some(row) = row(core, entry, now_ms).filter(|row| wanted(asked, row, page.now_ms))
-            else {
+            let row = row(core, entry, now_ms);
+            let Some(mut row) = row.filter(|row| wanted(asked, row, page.now_ms)) else {
                 continue;
             };
+            row.more_subjects = row.subjects.len().saturating_sub(SUBJECTS_MAX) as u64;
+            row.subjects.truncate(SUBJECTS_MAX);
             page.rows.push(row);
             if page.rows.len() == rows_max {
                 page.next_after = Some(entry.log_id.index);
@@ -77,6 +97,9 @@ fn look(core: &Core, asked: &v1::AuditRequest) -> std::io::Result<v1::AuditPage>
             }
         }
         next = reached + 1;
+        if Instant::now() >= until {
+            break;
+        }
     }
     if next <= applied {
         page.next_after = Some(next - 1);
@@ -143,13 +166,11 @@ fn command_row(core: &Core, mut row: v1::AuditRow, proposal: &Proposal) -> v1::A
     name.clone_into(&mut row.principal);
     match command {
         Ok(command) => {
-            command.action.name().clone_into(&mut row.command);
+            row.command = audit::names(&command.action);
             row.tick = matches!(command.action, Action::Cluster(cluster::Command::Tick(_)));
-            let subjects = audit::subjects(&command);
-            row.more_subjects = subjects.len().saturating_sub(SUBJECTS_MAX) as u64;
-            let told = subjects.iter().take(SUBJECTS_MAX);
-            row.subjects = told
-                .map(|(noun, key)| subject(noun.as_str(), key))
+            let subjects = audit::subjects(&command).into_iter();
+            row.subjects = subjects
+                .map(|(noun, key)| subject(noun.as_str(), &key))
                 .collect();
         }
         Err(error) => row.command = format!("unknown to this build: {error}"),
@@ -172,11 +193,12 @@ fn wanted(asked: &v1::AuditRequest, row: &v1::AuditRow, now_ms: u64) -> bool {
     };
     let mut keys = row.subjects.iter().map(|subject| &subject.key);
     let key = asked.key_prefix.is_empty() || keys.any(|key| key.starts_with(&asked.key_prefix));
+    let mut names = row.command.split(' ');
     let age_ms = now_ms.saturating_sub(row.at_ms);
     principal
         && key
         && (asked.ticks || !row.tick)
-        && row.command.starts_with(&asked.command)
+        && names.any(|name| name.starts_with(&asked.command))
         && (asked.since_ms == 0 || age_ms <= asked.since_ms)
         && (asked.before_ms == 0 || age_ms >= asked.before_ms)
 }
@@ -190,8 +212,11 @@ mod tests {
         let mut row = v1::AuditRow {
             at_ms: 900,
             principal: "ci".to_owned(),
-            command: "lease.claim".to_owned(),
-            subjects: vec![subject("lease", "build/a")],
+            command: "composite lease.claim queue.push".to_owned(),
+            subjects: (0..SUBJECTS_MAX)
+                .map(|at| subject("lease", &format!("build/{at}")))
+                .chain([subject("queue", "last")])
+                .collect(),
             ..v1::AuditRow::default()
         };
         row.set_who(Who::Named);
@@ -215,6 +240,8 @@ mod tests {
             (asked(|asked| asked.key_prefix = "other/".to_owned()), false),
             (asked(|asked| asked.command = "lease.".to_owned()), true),
             (asked(|asked| asked.command = "lock.".to_owned()), false),
+            (asked(|asked| asked.key_prefix = "last".to_owned()), true),
+            (asked(|asked| asked.command = "queue.push".to_owned()), true),
             (asked(|asked| asked.since_ms = 100), true),
             (asked(|asked| asked.since_ms = 99), false),
             (asked(|asked| asked.before_ms = 100), true),

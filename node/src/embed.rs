@@ -88,15 +88,17 @@ impl Transport for Embedded {
         what: WatchWhat,
         from_index: u64,
     ) -> BoxFuture<'_, Result<BoxStream<'static, WatchEvent>, NodeError>> {
-        let events = self.shared.core().and_then(|core| {
+        async move {
+            let core = self.shared.core()?;
             let guest = Guest::embedded(&core, self.caller.clone());
-            let events = Watching::start(&core, guest, what, from_index)?.events();
+            let watching = Watching::start(&core, guest, what, from_index).await?;
             // An error is the last: to its reader that is a lost node, and it watches anew.
+            let events = watching.events();
             Ok(events
                 .filter_map(|event| std::future::ready(event.ok()))
                 .boxed())
-        });
-        std::future::ready(events).boxed()
+        }
+        .boxed()
     }
 
     fn seen_index(&self) -> u64 {

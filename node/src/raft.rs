@@ -11,6 +11,7 @@ use openraft::Instant as _;
 use quorate_rpc::Trace;
 use quorate_statemachine::{Principal, Reply, Timestamp};
 
+use crate::config::Config;
 use crate::origin::{Caller, Origin};
 
 openraft::declare_raft_types!(
@@ -268,9 +269,50 @@ pub fn since_quorum(metrics: &Metrics) -> Option<Duration> {
     metrics.last_quorum_acked.map(|at| at.elapsed())
 }
 
+impl Config {
+    /// openraft's configuration.
+    pub(crate) fn raft_config(&self, cluster_id: &str) -> openraft::Config {
+        let raft = &self.raft;
+        openraft::Config {
+            cluster_name: cluster_id.to_owned(),
+            heartbeat_interval: raft.heartbeat_ms,
+            election_timeout_min: raft.election_min_ms,
+            election_timeout_max: raft.election_max_ms,
+            // A node that was cut off and comes back must not disturb a working leader.
+            enable_pre_vote: Some(true),
+            // A leader that was killed may have sent entries that its own disk does not have:
+            // openraft replicates while the local log is still being synced. If it went on in the
+            // same term, it would give their log ids to other entries, and the logs would differ
+            // for ever without anybody noticing. So it stands for election like everybody else.
+            enable_leader_restore: Some(false),
+            // A leader that a one-way partition has cut off falls silent so that others can vote
+            // (the Jepsen partial-network case); twice the lower bound that openraft sets.
+            quorum_loss_probe_interval: Some(4 * raft.election_max_ms),
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(raft.snapshot_entries),
+            max_in_snapshot_log_to_keep: raft.keep_entries,
+            // A snapshot is sent only when the log behind it is gone.
+            replication_lag_threshold: raft.snapshot_entries + raft.keep_entries,
+            purge_batch_size: (raft.keep_entries / 4).max(1),
+            max_payload_entries: 1_024,
+            // Snapshots are streamed in chunks by our own network; this bounds the whole transfer.
+            install_snapshot_timeout: ms(Duration::from_secs(600)),
+            ..openraft::Config::default()
+        }
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn openraft_takes_the_defaults() {
+        assert!(Config::default().raft_config("c").validate().is_ok());
+    }
 
     #[test]
     fn a_proposal_keeps_time_origin_and_command() {

@@ -157,7 +157,6 @@ async fn restored(cluster: &Cluster, file: &str, store: Option<&S3>, token: u64)
     if let Some(store) = store {
         command
             .env("AWS_ENDPOINT_URL", store.url())
-            .env("AWS_ALLOW_HTTP", "true")
             .env("AWS_ACCESS_KEY_ID", KEY_ID)
             .env("AWS_SECRET_ACCESS_KEY", SECRET);
     }

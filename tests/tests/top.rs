@@ -13,6 +13,7 @@ use quorate_tests::cluster::{Cluster, Options, scenario};
 use quorate_tests::program::{Served, quorate};
 use quorate_tests::wait::{PATIENCE, until};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
@@ -87,8 +88,18 @@ impl Terminal {
 
     /// Types a key that ends the program, and looks at what it leaves.
     async fn ends_with(mut self, key: &[u8]) -> Result<()> {
-        ensure!(self.shown().contains(ENTER), "on a screen of its own");
         self.press(key)?;
+        self.ended().await
+    }
+
+    /// Sends a signal that ends the program, and looks at what it leaves.
+    async fn ends_by(mut self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.program.0), signal)?;
+        self.ended().await
+    }
+
+    async fn ended(&mut self) -> Result<()> {
+        ensure!(self.shown().contains(ENTER), "on a screen of its own");
         let status = until("top to end", PATIENCE, async || {
             Ok(self.program.0.try_wait()?)
         });
@@ -174,6 +185,17 @@ async fn without_a_cluster_it_says_so_and_ctrl_c_ends_it() -> Result<()> {
     top.shows("asking").await?;
     top.shows("failed:").await?;
     top.ends_with(&[3]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_leaves_the_terminal_as_it_was() -> Result<()> {
+    let nobody = format!("127.0.0.1:{}", quorate_tests::process::free_port());
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let top = Terminal::start(&nobody)?;
+        top.shows("asking").await?;
+        top.ends_by(signal).await?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -231,3 +231,26 @@ async fn the_command_line_passes_its_callers_trace_on() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_does_not_answer_holds_nothing_up() -> Result<()> {
+    // It takes connections, and never says a word.
+    let deaf = TcpListener::bind("127.0.0.1:0").await?;
+    let dir = tempfile::tempdir()?;
+    let program = program(dir.path(), &format!("http://{}", deaf.local_addr()?))?;
+    let options = Options {
+        binary: program,
+        ..Options::new(NODE, 1)
+    };
+    scenario(options, async |cluster| {
+        let client = cluster.client()?.with_timeout(PATIENCE);
+        let traced = client.clone().traced(CALLER);
+        // More spans than wait for the collector: three each.
+        for number in 0..1_000 {
+            let lease = client.lease(format!("k{number}"));
+            traced.execute(lease.owner("me").claim()?).await?;
+        }
+        cluster.nodes[0].terminate().await
+    })
+    .await
+}

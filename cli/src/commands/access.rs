@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use quorate_client::{Bearer, Client, ClientError};
 use quorate_statemachine::access::{
-    DeleteRole, DeleteUser, Disable, Enable, PutRole, PutUser, RevokeToken, RoleList, TokenPut,
-    UserList,
+    DeleteRole, DeleteUser, Disable, Enable, PutRole, PutUser, RevokeToken, RoleList, UserList,
 };
 use quorate_statemachine::access::{Role, Rule, User};
 use quorate_statemachine::{Name, Refusal, Subject};
@@ -141,7 +140,7 @@ async fn token(client: &Client, verb: args::Token, printer: &mut Printer) -> Res
     }
 }
 
-/// The file comes first: a token that nobody can have is not made.
+/// The token is kept before it is made: whatever the outcome, it can be used or revoked.
 async fn create(
     client: &Client,
     user: &Name,
@@ -149,35 +148,38 @@ async fn create(
     out: Option<&Path>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let Some(path) = out else {
-        let (token, put) = client.create_token(user.clone(), ttl).await?;
-        return Ok(printer.one(&NewTokenRow::new(&token, user, &put, true))?);
-    };
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.map_err(|error| {
-        Failure::error("io", format!("cannot make {}: {error}", path.display()))
-    })?;
-    match into_file(client, user, ttl, &mut file).await {
-        Ok((token, put)) => Ok(printer.one(&NewTokenRow::new(&token, user, &put, false))?),
-        Err(failure) => {
-            // It has no token. That it stays is told by the next try, which finds it.
-            let _ = std::fs::remove_file(path);
-            Err(failure)
+    let token = Bearer::mint().map_err(|error| Failure::error("io", error.to_string()))?;
+    if let Some(path) = out {
+        keep(&token, path)?;
+    }
+    match client.put_token(&token, user.clone(), ttl).await {
+        Ok(put) => Ok(printer.one(&NewTokenRow::new(&token, user, &put, out.is_none()))?),
+        Err(error) if error.may_have_happened() => Err(Failure::from(error).and(&format!(
+            "token {} may have been made: see `quorate access token list {user}`, and revoke it \
+             there if you do not have it",
+            token.id()
+        ))),
+        Err(error) => {
+            // It is no token. That a file stays is told by the next try, which finds it.
+            let _ = out.map(std::fs::remove_file);
+            Err(error.into())
         }
     }
 }
 
-async fn into_file(
-    client: &Client,
-    user: &Name,
-    ttl: Option<Duration>,
-    file: &mut std::fs::File,
-) -> Result<(Bearer, TokenPut), Failure> {
-    let (token, put) = client.create_token(user.clone(), ttl).await?;
-    writeln!(file, "{}", token.expose())?;
-    file.sync_all()?;
-    Ok((token, put))
+/// Writes a token to a new file that only its owner may read.
+fn keep(token: &Bearer, path: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::error("io", format!("cannot make {}: {error}", path.display()))
+    };
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(failed)?;
+    let written = writeln!(file, "{}", token.expose()).and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        failed(error)
+    })
 }
 
 fn found(existed: bool, subject: Subject, name: &Name) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ mod layers;
 mod supervisor;
 mod traces;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// Checks, prints, or runs.
 pub fn run(serve: &Serve) -> Result<(), Failure> {
-    let layered = layered(serve.config.as_deref(), std::env::vars(), flags(serve))?;
+    let layered = layered(serve.config.as_deref(), text_variables(), flags(serve))?;
     if serve.print_config {
         print!("{layered}");
     }
@@ -53,6 +54,14 @@ pub fn run(serve: &Serve) -> Result<(), Failure> {
     // What still runs has nothing left to acknowledge.
     runtime.shutdown_background();
     ended
+}
+
+/// The environment. A variable that is no text is none of the options.
+fn text_variables() -> impl Iterator<Item = (String, String)> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text)
 }
 
 /// The options that its flags set.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use quorate_client::admin::Admin;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -37,14 +37,39 @@ pub async fn run(global: &Global, top: &Top) -> Result<(), Failure> {
     let timeout = global.timeout.unwrap_or(MEMBER_TIMEOUT);
     let admin = connect::admin(global)?.with_timeout(timeout);
     let source = Source::new(global, &top.prefix)?;
+    // Before the terminal is another: from here on a signal only asks to end.
+    let told = Told::listen()?;
     let mut terminal = ratatui::try_init()?;
-    let ended = show(&mut terminal, admin, source, top.interval).await;
+    let ended = show(&mut terminal, told, admin, source, top.interval).await;
     ratatui::restore();
     ended
 }
 
+/// The signals that end it.
+struct Told([Signal; 3]);
+
+impl Told {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        ]))
+    }
+
+    async fn end(&mut self) {
+        let [hangup, interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
+
 async fn show(
     terminal: &mut DefaultTerminal,
+    told: Told,
     admin: Admin,
     source: Source,
     every: Duration,
@@ -53,7 +78,7 @@ async fn show(
     let (asked, asks) = watch::channel(None);
     let (tx, looks) = mpsc::channel(1);
     tokio::select! {
-        ended = draw_until_told(terminal, seen, asked, looks) => ended,
+        ended = draw_until_told(terminal, told, seen, asked, looks) => ended,
         () = look_at_members(admin, every, tx.clone()) => Ok(()),
         () = look_at_lists(source, every, asks, tx) => Ok(()),
     }
@@ -61,12 +86,11 @@ async fn show(
 
 async fn draw_until_told(
     terminal: &mut DefaultTerminal,
+    mut told: Told,
     mut seen: Seen,
     asked: watch::Sender<Option<Asked>>,
     mut looks: mpsc::Receiver<Look>,
 ) -> Result<(), Failure> {
-    let mut hung_up = signal(SignalKind::hangup())?;
-    let mut terminated = signal(SignalKind::terminate())?;
     let mut keys = keys();
     loop {
         terminal.draw(|frame| draw::draw(frame, &seen))?;
@@ -88,8 +112,7 @@ async fn draw_until_told(
                 Some(_) => {}
                 None => return Ok(()),
             },
-            _ = hung_up.recv() => return Ok(()),
-            _ = terminated.recv() => return Ok(()),
+            () = told.end() => return Ok(()),
         }
     }
 }

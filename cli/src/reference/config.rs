@@ -48,7 +48,7 @@ struct Field {
 pub fn page() -> String {
     let sections = sections();
     let defaults = Table::try_from(Config::default()).expect("the defaults are TOML");
-    let mut page = title("The configuration of a node", "`node/src/config.rs`");
+    let mut page = title("The configuration of a node", "`node/src/config/mod.rs`");
     page += "`quorate serve --config FILE` reads TOML. Over the file goes the environment \
              (`QUORATE_SECTION__KEY`), over that\nthe flags of `quorate serve`. Unknown keys are \
              errors. `quorate serve --check` checks, `--print-config` shows\nthe result and where \

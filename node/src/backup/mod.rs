@@ -23,7 +23,6 @@ use crate::disaster::clock_ms;
 use crate::metrics::BackupMeters;
 use crate::snapshot_file;
 
-pub(crate) use store::check_endpoint;
 pub use store::{BackupError, Place, read};
 
 use store::{Backup, Store};
@@ -132,11 +131,16 @@ async fn attempt(
 /// Removes what is too much, now that `newest` is good.
 async fn tidy(store: &Store, section: &BackupSection, newest: &Backup) -> Result<(), BackupError> {
     let all = store.list().await?;
+    let mut failed = None;
     for old in beyond(&all, section, newest) {
-        store.remove(old).await?;
-        tracing::info!(name = old.name(), "an old backup was removed");
+        match store.remove(old).await {
+            Ok(()) => tracing::info!(name = old.name(), "an old backup was removed"),
+            // One that cannot be removed keeps no other.
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    store.remove_leftovers(newest).await
+    store.remove_leftovers(newest).await?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Those of `all`, oldest first, that are too many or too old; never `newest`, nor a later one.
@@ -162,12 +166,15 @@ fn beyond<'a>(
     marked.map(|(_, backup)| backup)
 }
 
-/// A backup of the future (a clock went back) says nothing: then what this node made counts.
+/// How old the newest backup is. One of the future (a clock went back) says nothing: then it counts
+/// when this node made it, if it did.
+fn age(newest_ms: u64, now_ms: u64, made_at: Option<Instant>) -> Option<Duration> {
+    let by_clock = now_ms.checked_sub(newest_ms).map(Duration::from_millis);
+    by_clock.or_else(|| made_at.map(|made| made.elapsed()))
+}
+
 fn is_due(newest_ms: u64, now_ms: u64, made_at: Option<Instant>, every: Duration) -> bool {
-    match now_ms.checked_sub(newest_ms) {
-        None => made_at.is_none_or(|made| made.elapsed() >= every),
-        Some(age) => Duration::from_millis(age) >= every,
-    }
+    age(newest_ms, now_ms, made_at).is_none_or(|age| age >= every)
 }
 
 impl BackupSection {
@@ -221,8 +228,8 @@ impl Known {
     fn complaint(&self, section: &BackupSection, now_ms: u64, led: Duration) -> Option<String> {
         let limit = Duration::from_secs(section.alarm_after_s);
         let newest = self.newest.as_ref();
-        let age = newest.and_then(|backup| now_ms.checked_sub(backup.saved_at_ms));
-        let told = match age.map(Duration::from_millis) {
+        let age = newest.and_then(|backup| age(backup.saved_at_ms, now_ms, self.made_at));
+        let told = match age {
             Some(age) if age > limit => format!("is {} s old", age.as_secs()),
             Some(_) => return None,
             None if self.failure.is_some() || led > limit => "is not known".to_owned(),
@@ -319,6 +326,16 @@ mod tests {
         assert!(text.contains("is 181 s old, the limit is 180 s"), "{text}");
         assert!(text.contains("under way"), "{text}");
         assert!(known.wants_an_attempt(&section, 182_000));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_is_no_reason_to_complain_of_a_backup_just_made() {
+        let (section, meters) = (section(), BackupMeters::default());
+        let mut known = Known::default();
+        let newest = Backup::saved_at(1, 9_000);
+        known.learn(Ok(Found { newest, made: true }), &section, &meters);
+        let led = Duration::from_secs(181);
+        assert_eq!(known.complaint(&section, 1_000, led), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::client::{ClientConfigKey, HttpClient, HttpConnector};
 use object_store::{ClientOptions, RetryConfig};
 use quorate_rpc::tls::{VERSIONS, authorities, provider};
@@ -31,9 +31,16 @@ const CA_VARIABLE: &str = "AWS_CA_BUNDLE";
 pub fn open(bucket: &str, endpoint: &str) -> Result<AmazonS3, BackupError> {
     let tls = client_config(std::env::var_os(CA_VARIABLE).as_deref().map(Path::new))?;
     let mut builder = AmazonS3Builder::from_env();
-    if !endpoint.is_empty() {
-        let plain = endpoint.starts_with("http://");
-        builder = builder.with_endpoint(endpoint).with_allow_http(plain);
+    let of_env = |key| builder.get_config_value(&key);
+    let named = match endpoint {
+        "" => of_env(AmazonS3ConfigKey::S3Endpoint).or_else(|| of_env(AmazonS3ConfigKey::Endpoint)),
+        given => Some(given.to_owned()),
+    };
+    if let Some(named) = named {
+        let plain = named.starts_with("http://");
+        // The one of the two that goes before the other.
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, named);
+        builder = builder.with_allow_http(plain);
     }
     let builder = builder.with_http_connector(Connector { tls });
     Ok(settled(builder, bucket).build()?)

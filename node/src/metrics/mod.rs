@@ -81,7 +81,7 @@ seconds, bytes, entries. This page is written by a test from the list in the cod
 
 A histogram has `_bucket`, `_sum` and `_count`. Counters start at 0 with the process. What is about
 the state (leases, ends, events) every node counts as it applies the log: look at one node, do not
-add them up.
+add them up. After a crash it applies, and counts, some entries again.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::book::Book;
+use super::book::{Book, count};
 
 /// What the system and the runtime know of this process.
 pub struct Process {
@@ -78,18 +78,16 @@ impl Process {
             self.resident.set(stat.resident_bytes);
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            self.open_files
-                .set(i64::try_from(files.count()).unwrap_or(i64::MAX));
+            self.open_files.set(count(files.count()));
         }
         if let Some(max) = open_files_max() {
             self.open_files_max.set(max);
         }
         let runtime = tokio::runtime::Handle::current();
         let runtime = runtime.metrics();
-        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.tasks.set(whole(runtime.num_alive_tasks()));
-        self.workers.set(whole(runtime.num_workers()));
-        self.queued.set(whole(runtime.global_queue_depth()));
+        self.tasks.set(count(runtime.num_alive_tasks()));
+        self.workers.set(count(runtime.num_workers()));
+        self.queued.set(count(runtime.global_queue_depth()));
         let workers = 0..runtime.num_workers();
         set(
             &self.busy,

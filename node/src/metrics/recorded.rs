@@ -17,7 +17,7 @@ use quorate_statemachine::notice::Notice;
 use quorate_statemachine::{access, cluster, codec, lease, lock, process, queue, session};
 
 use super::book::{
-    Book, PeerTimings, Timings, Two, long_seconds, seconds, short_seconds, wait_seconds,
+    Book, PeerTimings, Timings, Two, long_seconds, seconds, short_seconds, wait_seconds, whole,
 };
 use super::held::Holdings;
 use crate::raft::Proposal;
@@ -78,7 +78,6 @@ impl BackupMeters {
 
     /// The newest good one.
     pub(crate) fn good(&self, saved_at_ms: u64, bytes: u64) {
-        let whole = |number| i64::try_from(number).unwrap_or(i64::MAX);
         self.newest_seconds.set(whole(saved_at_ms / 1_000));
         self.newest_bytes.set(whole(bytes));
     }
@@ -202,7 +201,8 @@ impl Recorded {
             refused_overload: book.counter((
                 "quorate_overload_refused",
                 "",
-                "Commands that were refused because too much was in flight at this node",
+                "Commands that were refused because too much was in flight at this node, or of one \
+                 principal",
             )),
             watches_lagged: book.counter((
                 "quorate_watch_lagged",

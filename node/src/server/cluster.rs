@@ -48,7 +48,7 @@ impl ClusterService {
     ) -> Answer<v1::MemberChange> {
         let core = self.shared.core()?;
         let caller = Guest::admit(&core, &request).await?.caller()?;
-        may(&core, &caller, Noun::Cluster, Verb::Admin)?;
+        may(&core, &caller, Noun::Cluster, Verb::Admin).await?;
         let to_do = to_do(request.into_inner());
         let (action, dry_run) = action_of(&to_do);
         if !dry_run {
@@ -66,12 +66,12 @@ impl ClusterService {
             return Ok(());
         };
         let caller = Guest::admit(&core, request).await?.caller()?;
-        may(&core, &caller, Noun::Cluster, verb)
+        may(&core, &caller, Noun::Cluster, verb).await
     }
 }
 
-fn may(core: &Core, caller: &Caller, noun: Noun, verb: Verb) -> Result<(), NodeError> {
-    access::check(&core.state, caller, needs::whole(noun, verb))
+async fn may(core: &Core, caller: &Caller, noun: Noun, verb: Verb) -> Result<(), NodeError> {
+    access::check_current(core, caller, needs::whole(noun, verb)).await
 }
 
 /// Puts into the log what the caller does by other means than a command. That is where its rights
@@ -201,7 +201,7 @@ impl Cluster for ClusterService {
     ) -> Answer<save::Parts> {
         let core = self.shared.core()?;
         let caller = Guest::admit(&core, &request).await?.caller()?;
-        may(&core, &caller, Noun::Cluster, Verb::Admin)?;
+        may(&core, &caller, Noun::Cluster, Verb::Admin).await?;
         tracing::info!(principal = %caller.principal(), "a snapshot is saved");
         // Without a quorum there is no log to note it in.
         if !request.get_ref().stale {
@@ -214,7 +214,7 @@ impl Cluster for ClusterService {
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Answer<v1::AuditPage> {
         let core = self.shared.core()?;
         let caller = Guest::admit(&core, &request).await?.caller()?;
-        may(&core, &caller, Noun::Access, Verb::Admin)?;
+        may(&core, &caller, Noun::Access, Verb::Admin).await?;
         let page = audit::page(core, request.into_inner()).await?;
         Ok(Response::new(page))
     }

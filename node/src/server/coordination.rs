@@ -273,7 +273,7 @@ impl Coordination for CoordinationService {
         let guest = Guest::admit(&core, &request).await?;
         let request = request.into_inner();
         let what = watch_what(request.what).map_err(NodeError::Invalid)?;
-        let watching = Watching::start(&core, guest, what, request.from_index)?;
+        let watching = Watching::start(&core, guest, what, request.from_index).await?;
         let messages = watching.events().map(|event| Ok(watch_message(event?)));
         Ok(Response::new(Box::pin(messages)))
     }

@@ -30,14 +30,13 @@ pub type Parts = Pin<Box<dyn futures::Stream<Item = Part> + Send>>;
 
 /// Starts saving. Whoever drops the stream ends it.
 pub async fn save(core: &Core) -> Result<Parts, NodeError> {
-    core.quarantine.check()?;
     let place = Arc::clone(&core.saves).try_acquire_owned();
     let place = place.map_err(|_| {
         let actual = (SAVES_MAX + 1).to_string();
         overloaded("snapshots that are saved", SAVES_MAX.to_string(), actual)
     })?;
     let saving = snapshot_file::stream(core, RECEIVER_PATIENCE, place).await;
-    let saving = saving.map_err(|error| failed(&error))?;
+    let saving = saving.map_err(failed)?;
     let (rows, rows_estimated) = (saving.rows, saving.rows_estimated);
     let parts = ReceiverStream::new(saving.pieces).map(move |data| {
         Ok(v1::SnapshotPart {
@@ -53,21 +52,26 @@ pub async fn save(core: &Core) -> Result<Parts, NodeError> {
     });
     let end = futures::stream::once(ended).filter_map(async |ended| match ended {
         Ok(written) => written.err().map(|error| Err(error.into())),
-        Err(error) => Some(Err(failed(&error).into())),
+        Err(error) => Some(Err(failed(std::io::Error::other(error).into()).into())),
     });
     Ok(Box::pin(parts.chain(end)))
 }
 
-/// One who has gone away needs no error.
 fn told(error: FileError) -> NodeError {
-    if !matches!(&error, FileError::Io(error) if error.kind() == ErrorKind::BrokenPipe) {
-        tracing::error!(%error, "a snapshot was not saved");
+    match &error {
+        // One who has gone away needs no error.
+        FileError::Io(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        FileError::Unsound(error) => tracing::warn!(%error, "a snapshot was not saved"),
+        error => tracing::error!(%error, "a snapshot was not saved"),
     }
-    failed(&error)
+    failed(error)
 }
 
-fn failed(error: &dyn std::error::Error) -> NodeError {
-    NodeError::Stopped {
-        message: format!("the snapshot was not saved: {error}"),
+fn failed(error: FileError) -> NodeError {
+    match error {
+        FileError::Unsound(error) => error,
+        error => NodeError::Stopped {
+            message: format!("the snapshot was not saved: {error}"),
+        },
     }
 }

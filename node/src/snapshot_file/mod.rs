@@ -21,6 +21,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use quorate_rpc::NodeError;
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::tables::{self, MetaRow, Table};
 use serde::{Deserialize, Serialize};
@@ -154,6 +155,9 @@ pub enum FileError {
         /// What is wrong.
         problem: String,
     },
+    /// The state that it would be made of is not to be used.
+    #[error(transparent)]
+    Unsound(#[from] NodeError),
     /// It could not be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -45,7 +45,7 @@ pub async fn stream(
     patience: Duration,
     held: impl Send + 'static,
 ) -> Result<Stream, FileError> {
-    sound(&core.quarantine)?;
+    core.quarantine.check()?;
     let state = core.state.clone();
     let made = tokio::task::spawn_blocking(move || state.checkpoint()).await;
     let checkpoint = made
@@ -105,13 +105,8 @@ fn write(
     scanned.map_err(|error| FileError::Io(error.into()))?;
     written?;
     // It may have begun meanwhile: without its end the file is no snapshot.
-    sound(quarantine)?;
+    quarantine.check()?;
     Ok(writer.finish()?.1)
-}
-
-fn sound(quarantine: &Quarantine) -> Result<(), FileError> {
-    let sound = quarantine.check();
-    sound.map_err(|error| FileError::Io(io::Error::other(error)))
 }
 
 /// Sends what is written.

@@ -1,5 +1,7 @@
 //! What an audit tells of an entry: which things its command is about, and how it ended.
 
+use std::collections::BTreeSet;
+
 use super::{Noun, needs};
 use crate::command::{Action, Command, Reply, Response};
 use crate::refusal::Refusal;
@@ -11,13 +13,20 @@ use crate::{access, cluster, lease, lock};
 pub fn subjects(command: &Command) -> Vec<(Noun, String)> {
     let mut subjects = Vec::new();
     add(&command.action, &mut subjects);
-    let mut seen = Vec::with_capacity(subjects.len());
-    for subject in subjects {
-        if !seen.contains(&subject) {
-            seen.push(subject);
-        }
+    let mut seen = BTreeSet::new();
+    subjects.retain(|subject| seen.insert(subject.clone()));
+    subjects
+}
+
+/// What a command does: its name, and of several in one also theirs, each once.
+#[must_use]
+pub fn names(action: &Action) -> String {
+    let mut names = vec![action.name()];
+    if let Action::Composite(steps) = action {
+        let of_steps: BTreeSet<_> = steps.iter().map(Action::name).collect();
+        names.extend(of_steps);
     }
-    seen
+    names.join(" ")
 }
 
 fn add(action: &Action, to: &mut Vec<(Noun, String)>) {
@@ -99,6 +108,7 @@ pub fn is_own(action: &Action) -> bool {
                     | Command::Found(_)
                     | Command::AllocateNodeId(_)
                     | Command::SetVersion(_)
+                    | Command::RecordDigest(_)
             )
     )
 }
@@ -145,6 +155,8 @@ mod tests {
         let told = subjects(&Action::Composite(steps).into());
         let leases = |keys: [&str; 2]| keys.map(|key| (Noun::Lease, key.to_owned()));
         assert_eq!(told, leases(["a", "b"]));
+        let steps = vec![renew("a").into(), renew("b").into()];
+        assert_eq!(names(&Action::Composite(steps)), "composite lease.renew");
         let many = RenewMany {
             renewals: vec![renew("x"), renew("y")],
         };

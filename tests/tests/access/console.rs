@@ -1,6 +1,8 @@
 //! The web console while access is controlled.
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use quorate_client::Bearer;
 use quorate_statemachine::access::{Noun, RevokeToken, Verb};
 use quorate_tests::cluster::{Options, scenario};
@@ -64,6 +66,13 @@ async fn it_asks_for_a_token_and_shows_what_its_user_may_read() -> Result<()> {
         let key = "/console/key?of=build/x";
         let (status, answer) = get(&http, key, Some(&bearer(&users.ann))).await?;
         ensure!(status == 200 && answer.contains("build/x"), "{answer}");
+        // As a browser shows it: any name, and the token as the password.
+        let basic =
+            |password: &str| format!("Basic {}", STANDARD.encode(format!("any:{password}")));
+        let (status, answer) = get(&http, key, Some(&basic(&users.ann.expose()))).await?;
+        ensure!(status == 200, "{answer}");
+        let (status, answer) = get(&http, key, Some(&basic("hunter2"))).await?;
+        ensure!(status == 401, "{answer}");
 
         // One that may look at the cluster, and at no process.
         let looks = vec![
@@ -75,6 +84,9 @@ async fn it_asks_for_a_token_and_shows_what_its_user_may_read() -> Result<()> {
         let (eve, _) = ann.create_token(name("eve"), None).await?;
         let (status, _) = get(&http, "/console/process?of=p", Some(&bearer(&eve))).await?;
         ensure!(status == 403, "{status}");
+        let (status, answer) = get(&http, key, Some(&bearer(&eve))).await?;
+        let half = answer.contains("\"lock_hidden\":true") && answer.contains("\"owner\":\"w\"");
+        ensure!(status == 200 && half, "leases she may read: {answer}");
         live_ends_with_its_token(&http, &eve, async || {
             let id = eve.id().clone();
             ann.execute(RevokeToken { id }).await.map(drop)

@@ -54,7 +54,7 @@ fn list(prefix: &str) -> List {
     }
 }
 
-/// A client that speaks to one node only.
+/// A client that reads from one node only; its commands go to the leader.
 fn client_of(cluster: &Cluster, node: usize, token: Option<&Bearer>) -> Result<Client> {
     let options = RemoteOptions {
         read_from: ReadFrom::AnyNode,

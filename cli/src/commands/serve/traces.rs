@@ -5,7 +5,7 @@ use std::time::Duration;
 use opentelemetry::{KeyValue, global};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use quorate_node::Config;
 
 use crate::exit::Failure;
@@ -30,6 +30,8 @@ pub fn start(config: &Config) -> Result<Traces, Failure> {
         .map_err(|error| Failure::error("trace", format!("trace.otlp {endpoint:?}: {error}")))?;
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
+        // Whoever begins a trace decides, and no variable of the environment here.
+        .with_sampler(Sampler::AlwaysOn)
         .with_resource(resource(config))
         .build();
     global::set_tracer_provider(provider.clone());
@@ -38,10 +40,10 @@ pub fn start(config: &Config) -> Result<Traces, Failure> {
 
 /// Who sends them: by its name, or by its address while it has none of its own.
 fn resource(config: &Config) -> Resource {
-    let instance = match config.node.name.as_str() {
-        "" => config.listen.client.as_str(),
-        name => name,
-    };
+    let listen = &config.listen;
+    let names = [&config.node.name, &listen.advertise_client, &listen.client];
+    let instance = names.into_iter().find(|name| !name.is_empty());
+    let instance = instance.map_or("", String::as_str);
     Resource::builder()
         .with_service_name("quorate")
         .with_attributes([

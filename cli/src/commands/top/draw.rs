@@ -120,9 +120,10 @@ fn list(frame: &mut Frame<'_>, seen: &Seen, asked: &Asked, area: Rect) {
         said.push_str(": none");
     }
     if listing.more {
-        said.push_str(&format!(
-            ": {ENTRIES_MAX}, and more that --prefix would show"
-        ));
+        said.push_str(&format!(": the first {ENTRIES_MAX}"));
+        if asked.of.is_none() {
+            said.push_str(", others by --prefix");
+        }
     }
     if !listing.confirmed {
         said.push_str(" (confirmed by no leader: may be old)");

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use quorate_rpc::NodeError;
+use quorate_statemachine::query::Page;
 use quorate_statemachine::queue::{self, ItemState};
 use quorate_statemachine::{Answer, InvalidArgument, Name, Query, lease, lock, process};
 use serde::Deserialize;
@@ -56,7 +57,8 @@ impl IntoResponse for Problem {
 
 type Detail = Result<Json<Value>, Problem>;
 
-/// Who holds a key as a lease or a lock, who waits, and how earlier grants ended.
+/// Who holds a key as a lease or a lock, who waits, and how earlier grants ended. Of the two it
+/// shows what the reader may read.
 pub async fn key(
     State(console): State<Console>,
     Extension(reader): Extension<Reader>,
@@ -64,15 +66,61 @@ pub async fn key(
 ) -> Detail {
     let key = Name::parse("of", asked.of)?;
     let look = Look::open(console.shared.core()?, &reader).await?;
-    let of = lease::HistoryOf { key: key.clone() };
-    let story = look.ask(Query::Lease(lease::Query::History(of))).await?;
-    let Answer::Lease(lease::Answer::History { history, live }) = story.answer else {
-        return Err(unexpected(&story.answer).into());
+    let (lease, lock) = match tokio::join!(lease_of(&look, &key), lock_of(&look, &key)) {
+        (Err(denied), Err(_)) => return Err(denied.into()),
+        (lease, lock) => (if_allowed(lease)?, if_allowed(lock)?),
     };
+    let mut shown = json!({
+        "key": key.as_str(),
+        "now_ms": look.now_ms(),
+        "fresh": look.is_fresh(),
+        "lease_hidden": lease.is_none(),
+        "lock_hidden": lock.is_none(),
+        "ended": [],
+        "waiters": {"rows": []},
+    });
+    if let Some((history, live)) = lease {
+        let ended: Vec<_> = history.ended.iter().rev().map(rows::ended).collect();
+        shown["lease"] = json!(live.as_ref().map(rows::lease));
+        shown["grants"] = json!(live.map_or(history.epoch, |lease| lease.epoch));
+        shown["ended"] = json!(ended);
+    }
+    if let Some((lock, waiters)) = lock {
+        shown["lock"] = json!(lock.as_ref().map(rows::lock));
+        shown["waiters"] = rows::page(&waiters, rows::lock_member);
+    }
+    Ok(Json(shown))
+}
+
+/// What was read; nothing if the reader may not read it.
+fn if_allowed<T>(read: Result<T, NodeError>) -> Result<Option<T>, NodeError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(NodeError::Refused(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn lease_of(
+    look: &Look,
+    key: &Name,
+) -> Result<(lease::History, Option<lease::Lease>), NodeError> {
+    let of = lease::HistoryOf { key: key.clone() };
+    let found = look.ask(Query::Lease(lease::Query::History(of))).await?;
+    match found.answer {
+        Answer::Lease(lease::Answer::History { history, live }) => Ok((history, live)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+async fn lock_of(
+    look: &Look,
+    key: &Name,
+) -> Result<(Option<lock::LockView>, Page<lock::Member>), NodeError> {
     let get = lock::Get { key: key.clone() };
     let found = look.ask(Query::Lock(lock::Query::Get(get))).await?.answer;
     let Answer::Lock(lock::Answer::Get(lock)) = found else {
-        return Err(unexpected(&found).into());
+        return Err(unexpected(&found));
     };
     let waiters = lock::Waiters {
         key: key.clone(),
@@ -80,19 +128,10 @@ pub async fn key(
         limit: SHOWN_MAX,
     };
     let found = look.ask(Query::Lock(lock::Query::Waiters(waiters))).await?;
-    let Answer::Lock(lock::Answer::Waiters(waiters)) = found.answer else {
-        return Err(unexpected(&found.answer).into());
-    };
-    Ok(Json(json!({
-        "key": key.as_str(),
-        "now_ms": story.now.0,
-        "fresh": look.is_fresh(),
-        "lease": live.as_ref().map(rows::lease),
-        "grants": live.as_ref().map_or(history.epoch, |lease| lease.epoch),
-        "ended": history.ended.iter().rev().map(rows::ended).collect::<Vec<_>>(),
-        "lock": lock.as_ref().map(rows::lock),
-        "waiters": rows::page(&waiters, rows::lock_member),
-    })))
+    match found.answer {
+        Answer::Lock(lock::Answer::Waiters(waiters)) => Ok((lock, waiters)),
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// The last events of a process.

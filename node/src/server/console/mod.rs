@@ -24,6 +24,7 @@ use axum::routing::get;
 use tokio::sync::Semaphore;
 
 use self::reader::Reader;
+use super::edge;
 use crate::config::Config;
 use crate::config::Console as Switch;
 use crate::shared::Shared;
@@ -129,7 +130,13 @@ async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     let shown = request.headers().clone();
     match Reader::admit(&shared, &shown).await {
         Ok(reader) => request.extensions_mut().insert(reader),
-        Err(error) => return reader::refused(&error),
+        Err(error) => {
+            // A browser shows nothing at first, and is asked for a token.
+            if shown.contains_key(header::AUTHORIZATION) {
+                edge::refused("probes", None, &error.to_string());
+            }
+            return reader::refused(&error);
+        }
     };
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

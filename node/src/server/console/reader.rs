@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use quorate_rpc::NodeError;
 use quorate_rpc::token::Bearer;
 use quorate_statemachine::access::{Noun, Verb, needs};
+use serde_json::json;
 
 use crate::access::{self, Guest};
 use crate::config::Config;
@@ -93,7 +95,7 @@ fn token_of(headers: &HeaderMap) -> Result<Option<Bearer>, NodeError> {
 
 /// Why somebody is not let in, so that a browser asks for a token.
 pub fn refused(error: &NodeError) -> Response {
-    let text = format!("{error}\n");
+    let text = Json(json!({"problem": error.to_string()}));
     match error {
         NodeError::Unauthenticated { .. } => {
             let challenge = [(header::WWW_AUTHENTICATE, CHALLENGE)];

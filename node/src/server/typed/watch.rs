@@ -27,7 +27,7 @@ impl Watch for Typed {
         let (call, asked) = self.call(request).await?;
         let what = watch_what(asked.what).map_err(invalid)?;
         let Call { core, guest, .. } = call;
-        let watching = Watching::start(&core, guest, what, asked.from_index)?;
+        let watching = Watching::start(&core, guest, what, asked.from_index).await?;
         Ok(Response::new(Box::pin(stream::unfold(
             Some(watching),
             next,

@@ -193,7 +193,9 @@ function endOf(it) {
 }
 function storyOf(it) {
   const lines = [];
-  if (it.lease) {
+  if (it.lease_hidden) {
+    lines.push("Leases of this key are not for your token to read.");
+  } else if (it.lease) {
     const l = it.lease;
     lines.push(`The lease is held by ${holder(l)} with fencing token ${l.token}, since ${time(l.granted_at)}.`);
     lines.push(l.renewals ? `It was renewed ${number(l.renewals)} times, last at ${time(l.renewed_at)}.` : "It was not renewed yet.");
@@ -205,7 +207,9 @@ function storyOf(it) {
   } else {
     lines.push("Nobody holds a lease of this key, and no grant of it is remembered.");
   }
-  if (it.lock) {
+  if (it.lock_hidden) {
+    lines.push("Locks of this key are not for your token to read.");
+  } else if (it.lock) {
     const who = it.lock.holders.map((h) => `${h.owner} (${h.mode}, token ${h.token})`).join(", ");
     lines.push(who ? `The lock is held by ${who}.` : "Nobody holds the lock.");
     lines.push(it.lock.waiters ? `${number(it.lock.waiters)} wait for it, in this order.` : "Nobody waits for it.");

@@ -1,13 +1,15 @@
 //! Every option of a node: its default, its reason, and the relations between them.
 
+mod check;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quorate_statemachine::InvalidArgument;
 use serde::{Deserialize, Serialize};
 
-use crate::admission::Bounds;
-use crate::{admission, backup, notices, room};
+use crate::{admission, notices, room};
+
+pub(crate) use check::no_place;
 
 /// A node's configuration, as in the TOML file of `quorate serve`. Unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -211,7 +213,7 @@ pub struct BackupSection {
     pub keep: usize,
     /// Those that are older are removed, but never the newest good one; 0 for no bound by age.
     pub keep_days: u64,
-    /// The alarm `backup_old` is on while the newest good one is older.
+    /// The alarm `backup_old` is on while the newest good one is older, or not known.
     pub alarm_after_s: u64,
 }
 
@@ -243,24 +245,6 @@ pub enum LogFormat {
 pub struct TraceSection {
     /// A collector that takes OTLP over gRPC, `http://host:port`; empty for none.
     pub otlp: String,
-}
-
-impl TraceSection {
-    fn check(&self) -> Result<(), InvalidArgument> {
-        // A name and a password would be sent in the clear, and shown by --print-config.
-        let named = self.otlp.contains('@');
-        let authority = self.otlp.strip_prefix("http://");
-        check(
-            self.otlp.is_empty() || authority.is_some_and(|it| !it.is_empty() && !named),
-            "trace.otlp",
-            "http://host:port of a collector, best on this machine, or empty",
-            if named {
-                "one with a user's name"
-            } else {
-                &self.otlp
-            },
-        )
-    }
 }
 
 impl Default for LogSection {
@@ -329,88 +313,10 @@ impl Default for LimitsSection {
     }
 }
 
-impl LimitsSection {
-    pub(crate) fn of_node(&self) -> Bounds {
-        Bounds {
-            commands: self.commands_in_flight,
-            bytes: self.bytes_in_flight,
-        }
-    }
-
-    pub(crate) fn of_principal(&self) -> Bounds {
-        let bound = |own, all| if own == 0 { all } else { own };
-        Bounds {
-            commands: bound(
-                self.commands_in_flight_per_principal,
-                self.commands_in_flight,
-            ),
-            bytes: bound(self.bytes_in_flight_per_principal, self.bytes_in_flight),
-        }
-    }
-
-    /// What is in flight.
-    fn validate_in_flight(&self) -> Result<(), InvalidArgument> {
-        check(
-            self.commands_in_flight >= 1,
-            "limits.commands_in_flight",
-            "at least 1",
-            self.commands_in_flight,
-        )?;
-        // All but an eighth, the part of upkeep, takes one command.
-        let bytes_min = quorate_statemachine::limits::COMMAND_BYTES_MAX;
-        let takes_one = |bytes: usize| bytes - bytes / 8 >= bytes_min;
-        let wanted = format!("at least {bytes_min}, one command, and a seventh more");
-        let (all, own) = (self.bytes_in_flight, self.bytes_in_flight_per_principal);
-        check(takes_one(all), "limits.bytes_in_flight", &wanted, all)?;
-        check(
-            own == 0 || takes_one(own),
-            "limits.bytes_in_flight_per_principal",
-            &format!("0, or {wanted}"),
-            own,
-        )
-    }
-
-    /// What the ports take.
-    fn validate(&self) -> Result<(), InvalidArgument> {
-        self.validate_in_flight()?;
-        let (connections, streams) = (self.connections, self.streams_per_connection);
-        check(
-            connections >= 1,
-            "limits.connections",
-            "at least 1",
-            connections,
-        )?;
-        // A client has two streams, and one for each watch.
-        let option = "limits.streams_per_connection";
-        check(streams >= 8, option, "at least 8", streams)?;
-        let handshake = self.handshake_ms;
-        check(
-            handshake >= 100,
-            "limits.handshake_ms",
-            "at least 100",
-            handshake,
-        )?;
-        check(
-            self.idle_ms >= 100,
-            "limits.idle_ms",
-            "at least 100",
-            self.idle_ms,
-        )
-    }
-}
-
 impl Default for VerifySection {
     /// A mark is one small entry, and one small call from each member to each other.
     fn default() -> Self {
         Self { every_ms: 60_000 }
-    }
-}
-
-impl VerifySection {
-    fn validate(&self) -> Result<(), InvalidArgument> {
-        let every = self.every_ms;
-        let possible = every == 0 || every >= 100;
-        check(possible, "verify.every_ms", "at least 100, or 0", every)
     }
 }
 
@@ -456,36 +362,6 @@ impl TlsSection {
         let (cert, key, ca) = self.peer_files();
         [&self.cert, &self.key, &self.ca, cert, key, ca]
     }
-
-    fn validate(&self) -> Result<(), InvalidArgument> {
-        let need = |option: &str, path: &Path, for_what: &str| {
-            let wanted = format!("a file, since {for_what} is set");
-            let there = given(path).is_some();
-            check(there, option, &wanted, "empty")
-        };
-        for (option, path) in [
-            ("tls.key", &self.key),
-            ("tls.ca", &self.ca),
-            ("tls.peer_cert", &self.peer_cert),
-            ("tls.peer_ca", &self.peer_ca),
-        ] {
-            if given(path).is_some() {
-                need("tls.cert", &self.cert, option)?;
-            }
-        }
-        if self.is_on() {
-            need("tls.key", &self.key, "tls.cert")?;
-            need("tls.ca", &self.ca, "tls.cert")?;
-        }
-        if given(&self.peer_cert).is_some() {
-            need("tls.peer_key", &self.peer_key, "tls.peer_cert")?;
-        }
-        if given(&self.peer_key).is_some() {
-            need("tls.peer_cert", &self.peer_cert, "tls.peer_key")?;
-        }
-        let reload = self.reload_ms;
-        check(reload >= 50, "tls.reload_ms", "at least 50", reload)
-    }
 }
 
 impl Default for BackupSection {
@@ -508,21 +384,6 @@ impl BackupSection {
     pub fn is_on(&self) -> bool {
         !self.to.is_empty()
     }
-
-    fn validate(&self) -> Result<(), InvalidArgument> {
-        if self.is_on() {
-            backup::Place::parse("backup.to", &self.to)?;
-        }
-        backup::check_endpoint("backup.endpoint", &self.endpoint)?;
-        let (every_s, alarm_after_s) = (self.every_s, self.alarm_after_s);
-        check(every_s >= 1, "backup.every_s", "at least 1", every_s)?;
-        check(
-            alarm_after_s > every_s,
-            "backup.alarm_after_s",
-            "more than backup.every_s",
-            alarm_after_s,
-        )
-    }
 }
 
 fn given(path: &Path) -> Option<&Path> {
@@ -530,140 +391,8 @@ fn given(path: &Path) -> Option<&Path> {
 }
 
 impl Config {
-    /// Checks the relations between options.
-    pub fn validate(&self) -> Result<(), InvalidArgument> {
-        if !self.node.name.is_empty() {
-            quorate_statemachine::Name::parse("node.name", self.node.name.clone())?;
-        }
-        self.node.check_command_version()?;
-        self.backup.validate()?;
-        self.trace.check()?;
-        let raft = &self.raft;
-        check(
-            raft.heartbeat_ms >= 10,
-            "raft.heartbeat_ms",
-            "at least 10",
-            raft.heartbeat_ms,
-        )?;
-        check(
-            raft.election_min_ms >= 2 * raft.heartbeat_ms,
-            "raft.election_min_ms",
-            "at least twice raft.heartbeat_ms",
-            raft.election_min_ms,
-        )?;
-        check(
-            raft.election_max_ms > raft.election_min_ms,
-            "raft.election_max_ms",
-            "more than raft.election_min_ms",
-            raft.election_max_ms,
-        )?;
-        check(
-            raft.snapshot_entries >= 1,
-            "raft.snapshot_entries",
-            "at least 1",
-            raft.snapshot_entries,
-        )?;
-        check(
-            self.limits.watches >= 1,
-            "limits.watches",
-            "at least 1",
-            self.limits.watches,
-        )?;
-        self.limits.validate()?;
-        self.verify.validate()?;
-        self.tls.validate()
-    }
-
     /// How long a leader may be silent until this node takes itself for one without a leader.
     pub(crate) fn silence_max(&self) -> Duration {
         4 * Duration::from_millis(self.raft.election_max_ms)
-    }
-
-    /// openraft's configuration.
-    pub(crate) fn raft_config(&self, cluster_id: &str) -> openraft::Config {
-        let raft = &self.raft;
-        openraft::Config {
-            cluster_name: cluster_id.to_owned(),
-            heartbeat_interval: raft.heartbeat_ms,
-            election_timeout_min: raft.election_min_ms,
-            election_timeout_max: raft.election_max_ms,
-            // A node that was cut off and comes back must not disturb a working leader.
-            enable_pre_vote: Some(true),
-            // A leader that was killed may have sent entries that its own disk does not have:
-            // openraft replicates while the local log is still being synced. If it went on in the
-            // same term, it would give their log ids to other entries, and the logs would differ
-            // for ever without anybody noticing. So it stands for election like everybody else.
-            enable_leader_restore: Some(false),
-            // A leader that a one-way partition has cut off falls silent so that others can vote
-            // (the Jepsen partial-network case); twice the lower bound that openraft sets.
-            quorum_loss_probe_interval: Some(4 * raft.election_max_ms),
-            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(raft.snapshot_entries),
-            max_in_snapshot_log_to_keep: raft.keep_entries,
-            // A snapshot is sent only when the log behind it is gone.
-            replication_lag_threshold: raft.snapshot_entries + raft.keep_entries,
-            purge_batch_size: (raft.keep_entries / 4).max(1),
-            max_payload_entries: 1_024,
-            // Snapshots are streamed in chunks by our own network; this bounds the whole transfer.
-            install_snapshot_timeout: ms(Duration::from_secs(600)),
-            ..openraft::Config::default()
-        }
-    }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn check(
-    holds: bool,
-    field: &str,
-    limit: &str,
-    actual: impl std::fmt::Display,
-) -> Result<(), InvalidArgument> {
-    if holds {
-        return Ok(());
-    }
-    Err(InvalidArgument::new(
-        field,
-        "is out of range",
-        limit,
-        actual.to_string(),
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_valid_and_openraft_takes_them() {
-        let config = Config::default();
-        assert_eq!(config.validate(), Ok(()));
-        assert!(config.raft_config("c").validate().is_ok());
-    }
-
-    #[test]
-    fn a_collector_is_reached_by_http_or_not_at_all() {
-        let with = |otlp: &str| {
-            let mut config = Config::default();
-            config.trace.otlp = otlp.to_owned();
-            config.validate()
-        };
-        assert_eq!(with("http://127.0.0.1:4317"), Ok(()));
-        for bad in ["127.0.0.1:4317", "https://collector:4317", "http://"] {
-            let error = with(bad).expect_err("no http:// and an address");
-            assert_eq!((&*error.field, &*error.actual), ("trace.otlp", bad));
-        }
-        let error = with("http://me:secret@h:4317").expect_err("a password");
-        assert_eq!(error.actual, "one with a user's name");
-    }
-
-    #[test]
-    fn an_election_faster_than_the_heartbeat_is_refused_with_both_values() {
-        let mut config = Config::default();
-        config.raft.election_min_ms = 150;
-        let error = config.validate().expect_err("less than two heartbeats");
-        assert_eq!(error.field, "raft.election_min_ms");
-        assert_eq!(error.actual, "150");
     }
 }
