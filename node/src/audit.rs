@@ -33,6 +33,7 @@ const SUBJECTS_MAX: usize = 32;
 
 /// One page. Reads files: it runs on a thread that may wait.
 pub async fn page(core: Arc<Core>, asked: v1::AuditRequest) -> Result<v1::AuditPage, NodeError> {
+    core.quarantine.check()?;
     static PAGES: Semaphore = Semaphore::const_new(PAGES_MAX);
     let turn = PAGES.acquire().await;
     let page = tokio::task::spawn_blocking(move || {

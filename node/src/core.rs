@@ -187,8 +187,10 @@ impl Core {
         what: WatchWhat,
         from_index: u64,
     ) -> Result<mpsc::Receiver<WatchEvent>, NodeError> {
+        let watch = self.hub.watch(what, from_index)?;
+        // One that is opened behind the end of all others must not stay.
         self.quarantine.check()?;
-        self.hub.watch(what, from_index)
+        Ok(watch)
     }
 
     /// The digest that was recorded at `index`, once this node has applied it; empty if it has

@@ -54,7 +54,8 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// Between tries to give leadership away: each that fails costs about as long as an election.
 const STEP_DOWN_EVERY: Duration = Duration::from_secs(2);
 
-/// The longest pause between two tries to build the state.
+/// The pause between two tries to build the state; it doubles, up to the longest.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// What a caller is told to wait; it should ask another member at once.
@@ -97,11 +98,12 @@ impl Quarantine {
         })
     }
 
-    fn begin(&self, why: String) {
+    async fn begin(&self, why: String) {
         self.on.store(true, Ordering::Release);
         // Without the mark, a restart would have to find out again.
-        if let Err(error) = self.mark.set(&why) {
-            tracing::error!(%error, "the quarantine is not written down");
+        let (mark, text) = (self.mark.clone(), why.clone());
+        if let Err(error) = written(move || mark.set(&text)).await {
+            tracing::error!(error, "the quarantine is not written down");
         }
         self.alarms.raise(AlarmKind::Quarantined, why);
     }
@@ -114,11 +116,22 @@ impl Quarantine {
         }
     }
 
-    fn end(&self) -> Result<(), StorageError> {
-        self.mark.clear()?;
+    async fn end(&self) -> Result<(), String> {
+        let mark = self.mark.clone();
+        written(move || mark.clear()).await?;
         self.on.store(false, Ordering::Release);
         self.alarms.clear(AlarmKind::Quarantined);
         Ok(())
+    }
+}
+
+/// Writes where it may block; what went wrong, in words.
+async fn written(
+    write: impl FnOnce() -> Result<(), StorageError> + Send + 'static,
+) -> Result<(), String> {
+    match tokio::task::spawn_blocking(write).await {
+        Ok(written) => written.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -208,8 +221,8 @@ impl Care<'_> {
         self.compared = index;
         let (verdict, digests) = look_around(self.core, index, own.to_string()).await;
         match verdict {
-            Verdict::Right => self.right(),
-            Verdict::Wrong(digest) => self.wrong(index, &digest, &digests),
+            Verdict::Right => self.right().await,
+            Verdict::Wrong(digest) => self.wrong(index, &digest, &digests).await,
             Verdict::Split => {
                 self.mismatches.inc();
                 let facts = format!(
@@ -223,24 +236,24 @@ impl Care<'_> {
         }
     }
 
-    fn right(&mut self) {
+    async fn right(&mut self) {
         self.alarms.clear(AlarmKind::Diverged);
         let quarantine = &self.core.quarantine;
         if !quarantine.is_on() || !self.rebuilt {
             return;
         }
-        match quarantine.end() {
+        match quarantine.end().await {
             Ok(()) => {
                 self.core.raft.runtime_config().elect(true);
                 self.rebuilt = false;
                 self.tries = 0;
                 self.next_try = Instant::now();
             }
-            Err(error) => tracing::error!(%error, "the quarantine cannot end"),
+            Err(error) => tracing::error!(error, "the quarantine cannot end"),
         }
     }
 
-    fn wrong(&mut self, index: u64, digest: &str, digests: &BTreeMap<u64, String>) {
+    async fn wrong(&mut self, index: u64, digest: &str, digests: &BTreeMap<u64, String>) {
         self.core.raft.runtime_config().elect(false);
         self.mismatches.inc();
         self.alarms.clear(AlarmKind::Diverged);
@@ -255,7 +268,7 @@ impl Care<'_> {
              it happens again, replace the machine",
             listed(digests)
         );
-        self.core.quarantine.begin(why);
+        self.core.quarantine.begin(why).await;
         if self.core.leads() {
             self.next_try = Instant::now();
         }
@@ -277,12 +290,23 @@ impl Care<'_> {
         let Some((id, leader)) = leader_of(&self.core.raft) else {
             return;
         };
-        self.tries = self.tries.saturating_add(1);
+        let mut pause = PAUSE_MIN;
         match self.step(id, &leader).await {
-            Ok(()) => tracing::info!(tries = self.tries, "a step out of the quarantine is done"),
-            Err(error) => tracing::warn!(%error, tries = self.tries, "the quarantine goes on"),
+            // Nothing was built, so nothing was wrong with it.
+            Err(error @ NodeError::Unavailable { .. }) => {
+                tracing::warn!(%error, tries = self.tries, "the quarantine goes on");
+            }
+            tried => {
+                self.tries = self.tries.saturating_add(1);
+                pause *= 2u32.saturating_pow((self.tries - 1).min(10));
+                match tried {
+                    Ok(()) => tracing::info!(tries = self.tries, "a state was built anew"),
+                    Err(error) => {
+                        tracing::warn!(%error, tries = self.tries, "the quarantine goes on");
+                    }
+                }
+            }
         }
-        let pause = Duration::from_secs(1) * 2u32.saturating_pow(self.tries.min(10) - 1);
         self.next_try = Instant::now() + pause.min(PAUSE_MAX);
     }
 
@@ -306,14 +330,13 @@ impl Care<'_> {
     async fn step(&mut self, leader_id: u64, leader: &Member) -> Result<(), NodeError> {
         let core = self.core;
         if !self.rebuilt {
-            // The log behind what is applied now is here, whatever is purged meanwhile.
+            // From here on the log behind what is applied now stays.
+            let _held = core.state.hold_log();
             let min_index = self.compared.max(*core.hub.applied().borrow());
             let request = v1::ResyncRequest { min_index };
-            let resync = core.peers.resync(leader_id, &leader.peer_addr, request);
-            let built = timeout(RESYNC_MAX, resync).await;
-            built.map_err(|_| NodeError::DeadlineExceeded {
-                message: format!("no state was built in {} s", RESYNC_MAX.as_secs()),
-            })??;
+            let addr = &leader.peer_addr;
+            let resync = core.peers.resync(leader_id, addr, request, RESYNC_MAX);
+            resync.await?;
             self.rebuilt = true;
         }
         mark(core).await
@@ -411,11 +434,16 @@ pub async fn send_snapshot(core: &Core, to: u64, min_index: u64) -> Result<(), N
     let addr = addr.ok_or_else(|| NodeError::NotFound {
         message: format!("there is no member {to}"),
     })?;
+    // It may have begun meanwhile.
+    core.quarantine.check()?;
     core.peers.send_resync(to, &addr, vote, snapshot).await
 }
 
 /// Waits until a snapshot covers `min_index`. One that is being made already may not.
 async fn make_snapshot(core: &Core, min_index: u64) -> Result<(), NodeError> {
+    let mut applied = core.hub.applied();
+    let reached = applied.wait_for(|applied| *applied >= min_index).await;
+    reached.map(drop).map_err(|_| stopped())?;
     let mut metrics = core.raft.metrics();
     let mut behind = None;
     loop {
@@ -455,9 +483,12 @@ pub async fn rebuild(core: &Core, data: SnapshotData) -> Result<(), NodeError> {
         state.rebuild(&data, &log)
     });
     let built = built.await;
-    let index = built
-        .map_err(|error| fatal(&error))?
-        .map_err(|error| fatal(&error))?;
+    let built = built.map_err(|error| fatal(&error))?;
+    let index = built.map_err(|error| NodeError::Unavailable {
+        message: format!("the state was not built: {error}"),
+        retry_after_ms: RETRY_AFTER_MS,
+        leader: None,
+    })?;
     tracing::info!(from = covers, to = index, "the state was built anew");
     core.hub.observe(StateChange::Replaced { index });
     Ok(())
@@ -509,20 +540,20 @@ mod tests {
         assert_eq!(verdict(3, &all, joint), Verdict::Wrong("a".to_owned()));
     }
 
-    #[test]
-    fn a_quarantine_outlives_the_process() {
+    #[tokio::test]
+    async fn a_quarantine_outlives_the_process() {
         let temp = tempfile::tempdir().expect("a directory");
         let mark = |dir: &crate::storage::DataDir| dir.quarantine();
         let dir = crate::storage::DataDir::open(temp.path()).expect("opened");
         let alarms = Arc::new(Alarms::default());
         let first = Quarantine::open(mark(&dir), Arc::clone(&alarms)).expect("read");
         assert!(first.check().is_ok() && alarms.active().is_empty());
-        first.begin("rows differ".to_owned());
+        first.begin("rows differ".to_owned()).await;
         let alarms = Arc::new(Alarms::default());
         let second = Quarantine::open(mark(&dir), Arc::clone(&alarms)).expect("read");
         assert!(second.check().is_err());
         assert_eq!(alarms.active()[0].text, "rows differ");
-        second.end().expect("removed");
+        second.end().await.expect("removed");
         assert!(second.check().is_ok() && alarms.active().is_empty());
     }
 }

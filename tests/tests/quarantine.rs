@@ -44,6 +44,8 @@ async fn plant(cluster: &mut Cluster, node: usize, load: &Load) -> Result<()> {
             cluster.caught_up(node).await?;
         }
         load.more(200, RECOVERY_MAX).await?;
+        // So near that the leader sends it entries, and not its snapshot in place of the fault.
+        cluster.caught_up(node).await?;
         cluster.nodes[node].kill()?;
         cluster.nodes[node].plant().await?;
         Ok(Some(()))
@@ -199,7 +201,7 @@ async fn a_crash_on_the_way_begins_it_anew() -> Result<()> {
         let file = cluster.nodes[node].data_dir().join("quarantine");
         let dir = cluster.nodes[node].data_dir().to_owned();
         // Found out, receives, has received, builds. Wherever it dies, it begins anew.
-        for (at, step) in ["quarantine", "receiving-", "received-", "state-"]
+        for (at, step) in ["quarantine", "receiving-", "making-received-", "state-"]
             .into_iter()
             .enumerate()
         {

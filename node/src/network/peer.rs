@@ -12,7 +12,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
-use openraft::network::{RPCOption, RPCTypes};
+use openraft::network::{Backoff, RPCOption, RPCTypes};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -41,6 +41,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A follower that leaves an append unanswered for so long is taken for dead: its stream is closed
 /// and opened again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between tries to reach a member that is not reached.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a call on a client's behalf may take between nodes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -222,17 +225,19 @@ impl Peers {
         unary(addr, false, call).await
     }
 
-    /// Asks the leader for a snapshot to build the state from; waits until that is done.
+    /// Asks the leader for a snapshot to build the state from; waits up to `limit` until that is
+    /// done.
     pub async fn resync(
         &self,
         id: u64,
         addr: &str,
         request: v1::ResyncRequest,
+        limit: Duration,
     ) -> Result<(), NodeError> {
         let mut client = self.client(addr, Use::Snapshot)?;
-        let reply = client.resync(self.request(id, request)).await?;
-        let error = reply.into_inner().error;
-        error.map_or(Ok(()), |error| Err(error.into()))
+        let call = client.resync(self.request(id, request));
+        let reply = unary_within(limit, addr, false, call).await?;
+        reply.error.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Sends a member the snapshot that it has asked for; waits until it has used it.
@@ -397,14 +402,21 @@ impl PeerNetwork {
         wire::vote_reply_in(reply.into_inner()).map_err(|error| NetworkError::new(&error).into())
     }
 
+    /// Opens an append stream, not again and again without a pause: openraft waits only behind a
+    /// request that was taken, and a connection that is refused takes none.
+    async fn open_append<S>(&self, input: S) -> Result<AppendStream, RPCError<TypeConfig>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let opened = self.try_append(input).await;
+        if matches!(opened, Err(RPCError::Unreachable(_))) {
+            tokio::time::sleep(UNREACHABLE_PAUSE).await;
+        }
+        opened
+    }
+
     /// Opens an append stream; its answers come in the order of the requests.
-    async fn open_append<S>(
-        &self,
-        input: S,
-    ) -> Result<
-        BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
-        RPCError<TypeConfig>,
-    >
+    async fn try_append<S>(&self, input: S) -> Result<AppendStream, RPCError<TypeConfig>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
@@ -450,6 +462,8 @@ struct Answers {
 
 type AppendItem = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 
+type AppendStream = BoxStream<'static, AppendItem>;
+
 impl Answers {
     /// The next answer; after an error or a refusal the stream is over.
     async fn next(state: Option<Self>) -> Option<(AppendItem, Option<Self>)> {
@@ -479,6 +493,11 @@ impl Answers {
 
 impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     type SnapshotData = SnapshotData;
+
+    /// Of one length: the default doubles to a second, for which one who is back then waits.
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE)))
+    }
 
     async fn append_entries(
         &mut self,

@@ -111,7 +111,12 @@ pub fn receive(
 ) -> impl Stream<Item = Result<v1::SnapshotReply, Status>> + Send + 'static {
     let (tx, rx) = mpsc::channel(1);
     tokio::spawn(async move {
-        if let Err(error) = take(&core, messages, &tx).await {
+        let taken = tokio::select! {
+            taken = take(&core, messages, &tx) => taken,
+            // Who sent it has given up, or this node stops.
+            () = tx.closed() => return,
+        };
+        if let Err(error) = taken {
             tracing::warn!(%error, "a snapshot was not received");
             let _ = tx.send(Err(error.into())).await;
         }

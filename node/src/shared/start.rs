@@ -13,7 +13,7 @@ use crate::access;
 use crate::admission::Admission;
 use crate::clock::{self, ClusterClock};
 use crate::core::Core;
-use crate::membership::{administer_anywhere, announce_everywhere, leader_of};
+use crate::membership::{administer_anywhere, announce_everywhere};
 use crate::network::Peers;
 use crate::node::{Health, StartError};
 use crate::notices::Hub;
@@ -258,7 +258,8 @@ async fn announce(core: &Core) {
                 http_addr: core.member.http_addr.clone(),
                 ..v1::Member::default()
             };
-            let told = if leader_of(&core.raft).is_some() {
+            // Whom it takes for the leader may be one that died: others are told as well.
+            let told = if core.leads() {
                 let request = v1::administer_request::Request::Announce(own);
                 administer_anywhere(core, request).await.map(drop)
             } else {

@@ -13,16 +13,17 @@ use crate::membership::administer_anywhere;
 const DRAIN: Duration = Duration::from_secs(3);
 
 impl Shared {
+    /// From here on nobody gets the core; who has it keeps it until it lets go.
+    fn take_core(&self) -> Option<Arc<Core>> {
+        self.stop.cancel();
+        let mut core = self.core.write().unwrap_or_else(PoisonError::into_inner);
+        core.take()
+    }
+
     /// Stops at once, without a farewell to clients or peers.
     pub fn abandon(&self) {
-        self.stop.cancel();
-        let core = self
-            .core
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
         // Streams of clients keep the core for as long as they live: Raft must not go on in it.
-        if let Some(core) = core {
+        if let Some(core) = self.take_core() {
             let raft = core.raft.clone();
             core.runtime.spawn(async move { raft.shutdown().await });
         }
@@ -35,13 +36,7 @@ impl Shared {
             hand_over(&core).await;
             drain(&core).await;
         }
-        self.stop.cancel();
-        let core = self
-            .core
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(core) = core {
+        if let Some(core) = self.take_core() {
             if let Err(error) = core.raft.shutdown().await {
                 tracing::warn!(%error, "raft did not stop cleanly");
             }

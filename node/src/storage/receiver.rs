@@ -13,7 +13,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::StorageError;
 use super::files;
-use super::snapshot::{Manifest, RECEIVING_PREFIX, SnapshotData, hash_file, sync_file};
+use super::snapshot::{
+    MAKING_PREFIX, Manifest, RECEIVING_PREFIX, SnapshotData, hash_file, sync_file,
+};
 
 /// Why a chunk or a snapshot was not taken.
 #[derive(Debug, Error)]
@@ -187,7 +189,7 @@ impl Receiver {
 fn free_path(receiving: &Path) -> PathBuf {
     static FINISHED: AtomicU64 = AtomicU64::new(0);
     let number = FINISHED.fetch_add(1, Ordering::Relaxed);
-    receiving.with_file_name(format!("received-{number}"))
+    receiving.with_file_name(format!("{MAKING_PREFIX}received-{number}"))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::files;
 use crate::raft::SnapshotMeta;
 
 const MANIFEST: &str = "manifest";
-const MAKING_PREFIX: &str = "making-";
+pub(super) const MAKING_PREFIX: &str = "making-";
 pub(super) const RECEIVING_PREFIX: &str = "receiving-";
 
 /// Most bytes of a chunk.

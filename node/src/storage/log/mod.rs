@@ -315,11 +315,6 @@ impl LogReader {
         Ok(entries)
     }
 
-    /// Entries of `from..to`, the first ones, at least one if there is one.
-    pub(super) fn step(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
-        self.read(from, to, Some(READ_BYTES_MAX))
-    }
-
     fn read_rows(
         &self,
         range: Range<u64>,

@@ -28,13 +28,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{EntryPayload, OptionalSend};
 use quorate_statemachine as statemachine;
 use quorate_statemachine::access::audit;
 use quorate_statemachine::figure::Figure;
@@ -43,12 +44,14 @@ use quorate_statemachine::tables::{self, MetaRow};
 use quorate_statemachine::{Timestamp, codec, version};
 
 use self::behind::{Behind, Pending};
+use self::current::{current_number, remove_other_states};
 use self::database::Database;
 use self::digests::Digests;
 use self::outcomes::Outcomes;
+use self::snapshots::as_raft;
 use self::view::{Stored, Tables, View};
 use super::error::StorageError;
-use super::snapshot::{Manifest, SnapshotData, Snapshots};
+use super::snapshot::{SnapshotData, Snapshots};
 use super::{files, open};
 use crate::metrics::StateMeters;
 use crate::raft::{
@@ -56,6 +59,7 @@ use crate::raft::{
 };
 
 mod behind;
+mod current;
 mod database;
 mod digests;
 mod export;
@@ -64,6 +68,7 @@ mod outcomes;
 mod reader;
 mod rebuild;
 mod seed;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -72,6 +77,7 @@ mod view;
 pub use export::Checkpoint;
 pub use reader::{StateReader, StateSizes};
 pub(super) use seed::Seed;
+pub use snapshots::SnapshotBuilder;
 pub use totals::Totals;
 
 /// Entries that are answered together.
@@ -161,17 +167,14 @@ struct Shared {
     behind: Behind,
     /// Held by whoever puts another state in the place of this one.
     replacing: Mutex<()>,
+    /// How many need the log as it is: meanwhile no snapshot is made by which it could be purged.
+    holding_log: AtomicUsize,
 }
 
 /// The state machine of this node, as Raft drives it.
 pub struct StateStore {
     shared: Arc<Shared>,
     hook: NoticeHook,
-}
-
-/// Makes a snapshot while the state goes on.
-pub struct SnapshotBuilder {
-    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for StateStore {
@@ -192,7 +195,7 @@ impl StateStore {
         let state = State::load(dir, number, options)?;
         let snapshots = Snapshots::open(open::snapshots_of(dir))?;
         let (behind, wake) = Behind::new();
-        let outcomes = Outcomes::new(state.applied.map_or(0, |id| id.index));
+        let outcomes = Outcomes::new(state.reached());
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             options: options.clone(),
@@ -202,6 +205,7 @@ impl StateStore {
             outcomes: Mutex::new(outcomes),
             behind,
             replacing: Mutex::default(),
+            holding_log: AtomicUsize::new(0),
         });
         behind::start(&shared, wake).map_err(StorageError::io("start the thread of", dir))?;
         Ok(Self { shared, hook })
@@ -237,7 +241,6 @@ impl StateStore {
             let (entry, responder) = item?;
             self.shared.apply_entry(&mut told, &entry, responder)?;
         }
-        self.shared.digests().record(&told.notices);
         for (responder, outcome) in told.answers {
             responder.send(outcome);
         }
@@ -272,6 +275,11 @@ struct Told {
 }
 
 impl State {
+    /// Index of the last entry that is applied; 0 before the first.
+    fn reached(&self) -> u64 {
+        self.applied.map_or(0, |applied| applied.index)
+    }
+
     fn load(dir: &Path, number: u64, options: &StateOptions) -> Result<Self, StorageError> {
         let database = Database::open(&open::state_of(dir, number), options)?;
         let (applied, membership) = database.applied()?;
@@ -393,8 +401,11 @@ impl Shared {
             return Err(io::Error::other(problem));
         }
         let began = Instant::now();
+        let before = told.notices.len();
         let reply = state.apply(&entry.log_id, &entry.payload, told)?;
         state.applied = Some(entry.log_id);
+        // While no other state can take the place of the one that they are of.
+        self.digests().record(&told.notices[before..]);
         let waiting = state.pending.bytes();
         if let Some(reply) = &reply {
             self.outcomes().record(index, audit::outcome(reply));
@@ -416,149 +427,6 @@ impl Shared {
         }
         Ok(())
     }
-
-    /// Checkpoint first, then everything else from the checkpoint itself: what it holds is what it
-    /// covers, whatever is applied meanwhile.
-    ///
-    /// If another state takes the place of this one meanwhile, it is made again of that one.
-    fn build_snapshot(&self) -> Result<SnapshotData, StorageError> {
-        loop {
-            let making = self.snapshots().fresh_path();
-            files::remove_dir(&making)?;
-            self.write_pending()?;
-            let (number, database) = {
-                let state = self.state();
-                (state.number, state.database.clone())
-            };
-            database.checkpoint(&making)?;
-            drop(database);
-            let (last_log_id, last_membership) = Database::open_checkpoint(&making)?.applied()?;
-            let meta = SnapshotMeta {
-                last_log_id,
-                last_membership,
-            };
-            let manifest = Manifest::of_checkpoint(&making, meta)?;
-            let mut snapshots = self.snapshots();
-            if self.state().number == number {
-                return snapshots.publish(&making, manifest);
-            }
-            drop(snapshots);
-            files::remove_dir(&making)?;
-        }
-    }
-
-    /// Everything is made beside the present state and verified; then one rename switches over.
-    ///
-    /// The snapshot takes its place first: if the process dies before the switch, Raft finds it
-    /// newer than the state and installs it again.
-    fn install(&self, meta: &SnapshotMeta, data: &SnapshotData) -> Result<(), StorageError> {
-        if data.manifest().meta != *meta {
-            let problem = "it covers something else than was announced";
-            return Err(StorageError::damaged(data.path(), problem));
-        }
-        let _replacing = self
-            .replacing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let number = self.state().number + 1;
-        let path = open::state_of(&self.dir, number);
-        data.link_to(&path)?;
-        let state = State::load(&self.dir, number, &self.options)
-            .and_then(|state| check_installed(state, meta));
-        let state = match state {
-            Ok(state) => state,
-            Err(error) => {
-                files::remove_dir(&path)?;
-                return Err(error);
-            }
-        };
-        self.keep_snapshot(data)?;
-        write_current(&self.dir, number)?;
-        let mut present = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        present.database.doom();
-        *self.outcomes() = Outcomes::new(state.applied.map_or(0, |id| id.index));
-        *present = state;
-        Ok(())
-    }
-
-    fn keep_snapshot(&self, data: &SnapshotData) -> Result<(), StorageError> {
-        let mut snapshots = self.snapshots();
-        if snapshots
-            .newest()
-            .is_some_and(|newest| newest.path() == data.path())
-        {
-            return Ok(());
-        }
-        let making = snapshots.fresh_path();
-        data.link_to(&making)?;
-        snapshots.publish(&making, data.manifest().clone())?;
-        Ok(())
-    }
-}
-
-/// A snapshot must hold what its manifest says, and its rows what its digest says.
-fn check_installed(state: State, meta: &SnapshotMeta) -> Result<State, StorageError> {
-    if state.applied != meta.last_log_id || state.membership != meta.last_membership {
-        return Err(state
-            .database
-            .damaged("it covers something else than its manifest says"));
-    }
-    let digest = state.stored().digest()?;
-    if digest != state.meta.digest {
-        let problem = format!(
-            "its rows have digest {digest}, its meta row {}",
-            state.meta.digest
-        );
-        return Err(state.database.damaged(problem));
-    }
-    Ok(state)
-}
-
-/// `[version u8][number u64][crc32c u32]`
-fn write_current(dir: &Path, number: u64) -> Result<(), StorageError> {
-    let mut bytes = vec![super::codec::FORMAT_VERSION];
-    bytes.extend_from_slice(&number.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    files::replace(&open::current_of(dir), &bytes)
-}
-
-/// The number of the state directory that holds; a new node's is 1.
-fn current_number(dir: &Path) -> Result<u64, StorageError> {
-    match read_current(dir)? {
-        Some(number) => Ok(number),
-        None => write_current(dir, 1).map(|()| 1),
-    }
-}
-
-fn read_current(dir: &Path) -> Result<Option<u64>, StorageError> {
-    let path = open::current_of(dir);
-    let Some(bytes) = files::read(&path)? else {
-        return Ok(None);
-    };
-    let number = bytes.split_last_chunk::<4>().and_then(|(mut body, crc)| {
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-            return None;
-        }
-        super::codec::take_version(&mut body).ok()?;
-        super::codec::take_u64(&mut body).ok()
-    });
-    match number {
-        Some(number) => Ok(Some(number)),
-        None => Err(StorageError::damaged(
-            &path,
-            "it does not match its checksum",
-        )),
-    }
-}
-
-fn remove_other_states(dir: &Path, number: u64) -> Result<(), StorageError> {
-    for name in files::names(dir)? {
-        if open::state_number(&name).is_some_and(|other| other != number) {
-            files::remove_dir(&dir.join(name))?;
-        }
-    }
-    Ok(())
 }
 
 impl RaftStateMachine<TypeConfig> for StateStore {
@@ -579,6 +447,14 @@ impl RaftStateMachine<TypeConfig> for StateStore {
             self.apply_items(items)?;
         }
         Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        let held = self.shared.holding_log.load(Ordering::Acquire) > 0;
+        match held && !force {
+            true => None,
+            false => Some(self.get_snapshot_builder().await),
+        }
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
@@ -607,27 +483,6 @@ impl RaftStateMachine<TypeConfig> for StateStore {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         Ok(self.shared.snapshots().newest().cloned().map(as_raft))
-    }
-}
-
-impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = SnapshotData;
-
-    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let shared = self.shared.clone();
-        let began = Instant::now();
-        let built = tokio::task::spawn_blocking(move || shared.build_snapshot()).await;
-        let snapshot = as_raft(built.map_err(io::Error::other)??);
-        let took = began.elapsed().as_secs_f64();
-        self.shared.options.meters.snapshot_build.observe(took);
-        Ok(snapshot)
-    }
-}
-
-fn as_raft(data: SnapshotData) -> Snapshot {
-    Snapshot {
-        meta: data.manifest().meta.clone(),
-        snapshot: data,
     }
 }
 

@@ -7,8 +7,9 @@ use quorate_statemachine::digest::Digest;
 use quorate_statemachine::tables::{self, MetaRow, VersionRow};
 use quorate_statemachine::version;
 
+use super::current::read_current;
 use super::database::{Database, KEYS_END};
-use super::{State, StateOptions, Told, decode_meta, read_current};
+use super::{State, StateOptions, Told, decode_meta};
 use crate::raft::{Entry, LogId, StoredMembership};
 use crate::storage::error::StorageError;
 use crate::storage::open;

@@ -1,6 +1,7 @@
 //! Reading the state beside Raft: queries, figures, and snapshots for the network.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use quorate_statemachine::digest::Digest;
 use quorate_statemachine::tables::{AccessRow, MetaRow, VersionRow};
@@ -30,6 +31,15 @@ pub struct StateSizes {
     pub resident_rows: u64,
     /// Bytes of their keys and values.
     pub resident_bytes: u64,
+}
+
+/// Keeps the log as it is; see [`StateReader::hold_log`].
+pub struct LogHold(Arc<Shared>);
+
+impl Drop for LogHold {
+    fn drop(&mut self) {
+        self.0.holding_log.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl StateReader {
@@ -154,6 +164,13 @@ impl StateReader {
     #[must_use]
     pub fn snapshot(&self) -> Option<SnapshotData> {
         self.shared.snapshots().newest().cloned()
+    }
+
+    /// Until what it answers is dropped, no snapshot is made by which the log could be purged.
+    #[must_use]
+    pub fn hold_log(&self) -> LogHold {
+        self.shared.holding_log.fetch_add(1, Ordering::AcqRel);
+        LogHold(Arc::clone(&self.shared))
     }
 
     /// Puts a snapshot of another member, and the entries of the log behind it, in the place of the

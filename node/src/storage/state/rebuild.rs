@@ -5,7 +5,9 @@
 
 use std::sync::PoisonError;
 
-use super::{Digests, Shared, State, Told, check_installed, write_current};
+use super::current::write_current;
+use super::snapshots::check_installed;
+use super::{Digests, Shared, State, Told};
 use crate::raft::Entry;
 use crate::storage::error::StorageError;
 use crate::storage::log::LogReader;
@@ -101,9 +103,7 @@ impl Shared {
             self.behind.fail(&error);
             return Err(error);
         }
-        present.database.doom();
-        *present = state;
-        *self.digests() = digests;
+        self.take_place(&mut present, state, digests);
         drop(present);
         snapshots.remove_newest()?;
         Ok(wanted)
@@ -111,11 +111,6 @@ impl Shared {
 }
 
 impl State {
-    /// Index of the last entry that is applied; 0 before the first.
-    fn reached(&self) -> u64 {
-        self.applied.map_or(0, |applied| applied.index)
-    }
-
     /// Applies the entries of the log behind this state up to `to`.
     fn replay_from(
         &mut self,
@@ -130,7 +125,7 @@ impl State {
                 return Ok(());
             }
             let upper = (to + 1).min(next + STEP_ENTRIES);
-            let step = log.step(next, upper);
+            let step = log.read_some(next, upper);
             let entries = step.map_err(|error| self.database.damaged(error.to_string()))?;
             match entries.first() {
                 Some(first) if first.log_id.index == next => {}

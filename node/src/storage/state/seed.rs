@@ -6,10 +6,11 @@ use bytes::Bytes;
 use quorate_statemachine::codec;
 use quorate_statemachine::tables::{self, MetaRow, Table};
 
+use super::current::write_current;
 use super::database::Database;
 use super::offline::Replay;
 use super::view::Overlay;
-use super::{StateOptions, decode_meta, write_current};
+use super::{StateOptions, decode_meta};
 use crate::raft::{LogId, StoredMembership};
 use crate::storage::error::StorageError;
 use crate::storage::offline::Stopped;

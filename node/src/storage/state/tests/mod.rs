@@ -4,6 +4,7 @@
 use std::fs;
 use std::sync::Mutex as StdMutex;
 
+use openraft::RaftSnapshotBuilder;
 use openraft::storage::RaftLogStorage;
 use quorate_statemachine::lease::{Claim, SameOwner};
 use quorate_statemachine::tables::Table;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::origin::Caller;
 use crate::raft::{Membership, Proposal, log_id};
-use crate::storage::{DataDir, Identity, Receiver, Storage, StorageOptions};
+use crate::storage::{DataDir, Identity, Manifest, Receiver, Storage, StorageOptions};
 
 mod rebuild;
 mod snapshots;

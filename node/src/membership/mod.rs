@@ -5,6 +5,9 @@
 //! it (`steward.rs`). Every change is planned first ([`Plan`]), so that a dry run shows what it
 //! would do, and what is unsafe is refused.
 
+mod address;
+mod succession;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,16 +23,19 @@ use crate::core::Core;
 use crate::plan::{CAUGHT_UP_ENTRIES, Plan, count_of, lag_of};
 use crate::propose::{no_leader, not_leader};
 use crate::raft::{Goal, Member, Raft, TypeConfig};
+
+pub use address::announce_everywhere;
+pub use succession::{hand_over, successor};
+
 use crate::upgrade;
+use address::{announce, check_addr, update};
+use succession::{require_leader, transfer};
 
 /// How long a change waits for its node to catch up, for a commit, or for a new leader.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between looks whether another change is done.
 const IN_PROGRESS_PAUSE: Duration = Duration::from_millis(20);
-
-/// How long a node waits for a leader among those it tells where it is, before it tells them again.
-const TELLING_MAX: Duration = Duration::from_secs(5);
 
 /// Builds that know no more than version 1 cannot read a membership that says what becomes of a
 /// learner.
@@ -43,9 +49,6 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ADMINISTER_TIMEOUT: Duration = TURN_TIMEOUT
     .saturating_add(CHANGE_TIMEOUT)
     .saturating_add(CHANGE_TIMEOUT);
-
-/// How long a member is waited for that is asked whether it can lead.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The leader and where it is, as far as this node knows.
 pub fn leader_of(raft: &Raft) -> Option<(u64, Member)> {
@@ -103,36 +106,6 @@ pub async fn administer_anywhere(
         (None, None) => Err(NodeError::OutcomeUnknown {
             message: "the leader's answer is empty".to_owned(),
         }),
-    }
-}
-
-/// Tells where this node is to whoever leads: to all other members, as a leader without a quorum
-/// that does not know the address cannot tell that it leads.
-pub async fn announce_everywhere(core: &Core, own: v1::Member) -> Result<(), NodeError> {
-    let members: Vec<(u64, Member)> = {
-        let metrics = core.raft().metrics();
-        let metrics = metrics.borrow_watched();
-        let nodes = metrics.membership_config.membership().nodes();
-        let others = nodes.filter(|(id, _)| **id != own.id);
-        others.map(|(id, member)| (*id, member.clone())).collect()
-    };
-    let telling = members.iter().map(|(id, member)| {
-        let request = v1::AdministerRequest {
-            request: Some(v1::administer_request::Request::Announce(own.clone())),
-        };
-        Box::pin(async move {
-            let reply = core.peers.administer(*id, member, request).await?;
-            reply.error.map_or(Ok(()), |error| Err(error.into()))
-        })
-    });
-    if members.is_empty() {
-        return Err(no_leader());
-    }
-    let told = tokio::time::timeout(TELLING_MAX, futures::future::select_ok(telling));
-    match told.await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(no_leader()),
     }
 }
 
@@ -399,149 +372,6 @@ async fn remove(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberCha
     Ok(changed(core, request.id, words))
 }
 
-async fn update(
-    core: &Core,
-    update: v1::UpdateMemberRequest,
-) -> Result<v1::MemberChange, NodeError> {
-    let _changing = one_at_a_time(core).await?;
-    let plan = Plan::of(core);
-    let known = plan.member(update.id)?;
-    let told = |field, told: String, known: &String| match told.as_str() {
-        "" => Ok(known.clone()),
-        addr => check_addr(field, addr).map(|()| told),
-    };
-    let member = Member {
-        peer_addr: told("peer_addr", update.peer_addr, &known.peer_addr)?,
-        client_addr: told("client_addr", update.client_addr, &known.client_addr)?,
-        http_addr: told("http_addr", update.http_addr, &known.http_addr)?,
-        ..known.clone()
-    };
-    let words = plan.relocation(update.id, &member)?;
-    if !update.dry_run {
-        set_member(core, &plan, update.id, member).await?;
-    }
-    Ok(changed(core, update.id, words))
-}
-
-async fn transfer(core: &Core, request: v1::MemberRequest) -> Result<v1::MemberChange, NodeError> {
-    let plan = Plan::of(core);
-    let own = core.identity().node_id;
-    let to = if request.id == 0 {
-        successor(core, &plan, |_| true).await?
-    } else {
-        request.id
-    };
-    if to != own {
-        plan.succession(to)?;
-        refuse_quarantined(core, &plan, to).await?;
-    }
-    let words = format!("member {own} hands leadership to member {to}");
-    if request.dry_run || to == own {
-        return Ok(changed(core, to, words));
-    }
-    hand_over(core, to).await?;
-    Ok(changed(core, to, words))
-}
-
-/// The nearest of the voters that can take leadership over and are `wanted`.
-pub async fn successor(
-    core: &Core,
-    plan: &Plan,
-    wanted: impl Fn(u64) -> bool,
-) -> Result<u64, NodeError> {
-    let (own, mut refused) = (core.identity().node_id, BTreeSet::new());
-    loop {
-        let to = plan.best_successor(own, |id| wanted(id) && !refused.contains(&id))?;
-        if !is_quarantined(core, plan, to).await {
-            return Ok(to);
-        }
-        refused.insert(to);
-    }
-}
-
-async fn refuse_quarantined(core: &Core, plan: &Plan, id: u64) -> Result<(), NodeError> {
-    if !is_quarantined(core, plan, id).await {
-        return Ok(());
-    }
-    Err(NodeError::Unsafe {
-        message: format!(
-            "member {id} is in quarantine, its state differs from that of the others; wait until \
-             it has built it anew, see `quorate alarm list`"
-        ),
-    })
-}
-
-/// Somebody who stays when `gone` leaves must be able to lead, and to send those in quarantine what
-/// they build their states from.
-async fn require_leader(core: &Core, plan: &Plan, gone: u64) -> Result<(), NodeError> {
-    let mut refused = Ok(());
-    for id in plan.voters.iter().copied().filter(|id| *id != gone) {
-        refused = refuse_quarantined(core, plan, id).await;
-        if refused.is_ok() {
-            return Ok(());
-        }
-    }
-    refused
-}
-
-/// Whether it says that its state is not to be used. One that says nothing does not say so.
-async fn is_quarantined(core: &Core, plan: &Plan, id: u64) -> bool {
-    if id == core.identity().node_id {
-        return core.quarantine.is_on();
-    }
-    let Ok(member) = plan.member(id) else {
-        return false;
-    };
-    let asked = core.peers.describe_build(id, &member.peer_addr);
-    let answer = tokio::time::timeout(ANSWER_MAX, asked).await;
-    let build = answer.ok().and_then(Result::ok);
-    build.is_some_and(|build| build.quarantined)
-}
-
-/// Hands leadership to `to`, which [`Plan::succession`] allows, and waits until it leads.
-pub async fn hand_over(core: &Core, to: u64) -> Result<(), NodeError> {
-    let triggered = core.raft().trigger().transfer_leader(to).await;
-    triggered.map_err(|error| crate::server::fatal(&error))?;
-    let moved = core
-        .raft()
-        .wait(Some(Duration::from_secs(10)))
-        .current_leader(to, "transfer")
-        .await;
-    moved.map(drop).map_err(|_| NodeError::DeadlineExceeded {
-        message: format!("member {to} has not become the leader in 10 s; look at the status"),
-    })
-}
-
-/// A member tells that its addresses are others than the membership says.
-async fn announce(core: &Core, told: v1::Member) -> Result<v1::MemberChange, NodeError> {
-    let id = told.id;
-    Plan::of(core).member(id)?;
-    // At once: it may be the one that is missing for the quorum which a change needs.
-    core.peers.moved(id, &told.peer_addr);
-    let _changing = one_at_a_time(core).await?;
-    let plan = Plan::of(core);
-    let member = Member {
-        name: told.name,
-        peer_addr: told.peer_addr,
-        client_addr: told.client_addr,
-        http_addr: told.http_addr,
-        goal: plan.member(id)?.goal,
-    };
-    let words = format!("member {id} is now {member}");
-    set_member(core, &plan, id, member).await?;
-    Ok(changed(core, id, words))
-}
-
-async fn set_member(core: &Core, plan: &Plan, id: u64, member: Member) -> Result<(), NodeError> {
-    let addr = member.peer_addr.clone();
-    if plan.member(id)? != &member {
-        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
-        commit(core, change, true).await?;
-    }
-    core.peers.moved(id, &addr);
-    Ok(())
-}
-
 /// A change is planned against the membership as it is, so nobody else may change it meanwhile.
 async fn one_at_a_time(core: &Core) -> Result<MutexGuard<'_, ()>, NodeError> {
     let turn = tokio::time::timeout(TURN_TIMEOUT, core.changing.lock()).await;
@@ -598,21 +428,6 @@ fn changed(core: &Core, id: u64, plan: String) -> v1::MemberChange {
         id,
         plan,
         members: members(core.raft()),
-    }
-}
-
-fn check_addr(field: &str, addr: &str) -> Result<(), InvalidArgument> {
-    let host_and_port = addr
-        .rsplit_once(':')
-        .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
-    match host_and_port {
-        Some(_) => Ok(()),
-        None => Err(InvalidArgument::new(
-            field,
-            "is no address",
-            "host:port",
-            addr,
-        )),
     }
 }
 
