@@ -267,7 +267,7 @@ mod tests {
         });
         let shown = screen(&seen, 120, 10).join("\n");
         for words in [
-            " leases: 200, and more that --prefix would show (confirmed by no leader: may be old) ",
+            " leases: the first 200, others by --prefix (confirmed by no leader: may be old) ",
             "KEY     OWNER  TOKEN",
             "jobs/a  me     41",
             "jobs/b  me     41",
