@@ -222,7 +222,7 @@ pub struct BackupSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSection {
-    /// Levels, for all and by module: `info,openraft=warn`.
+    /// Levels, for all and by module: `info,openraft=error`.
     pub filter: String,
     /// For people or for programs.
     pub format: LogFormat,
@@ -250,7 +250,7 @@ pub struct TraceSection {
 impl Default for LogSection {
     fn default() -> Self {
         Self {
-            filter: "info,openraft=warn".to_owned(),
+            filter: "info,openraft=error".to_owned(),
             format: LogFormat::Human,
         }
     }
