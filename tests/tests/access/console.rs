@@ -1,13 +1,15 @@
 //! The web console while access is controlled.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use quorate_client::Bearer;
 use quorate_statemachine::access::{Noun, RevokeToken, Verb};
+use quorate_statemachine::lease::Claimed;
 use quorate_tests::cluster::{Options, scenario};
 use quorate_tests::process::free_port;
 use quorate_tests::wait::{PATIENCE, until};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -92,6 +94,91 @@ async fn it_asks_for_a_token_and_shows_what_its_user_may_read() -> Result<()> {
             ann.execute(RevokeToken { id }).await.map(drop)
         })
         .await
+    })
+    .await
+}
+
+/// Asks for something to be done; status, and what was said. `as_page` adds what the page adds.
+async fn act(
+    http: &str,
+    token: Option<&Bearer>,
+    as_page: bool,
+    what: &Value,
+) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(http).await?;
+    let shown = token.map(|token| format!("authorization: {}\r\n", bearer(token)));
+    let (shown, body) = (shown.unwrap_or_default(), what.to_string());
+    let page = if as_page {
+        "x-quorate-console: act\r\n"
+    } else {
+        ""
+    };
+    let request = format!(
+        "POST /console/act HTTP/1.1\r\nhost: {http}\r\n{shown}{page}content-type: \
+         application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((status, answer))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_changes_something_and_nobody_else_does() -> Result<()> {
+    let options = Options::new(NODE, 1).configure(|config| {
+        config.listen.http = format!("127.0.0.1:{}", free_port());
+    });
+    scenario(options, async |cluster| {
+        let http = cluster.nodes[0].config().listen.http.clone();
+        let nobody = json!({"do": "cancel", "queue": "jobs", "item": "1"});
+        let (status, said) = act(&http, None, true, &nobody).await?;
+        ensure!(status == 403 && said.contains("not controlled"), "{said}");
+
+        let users = Users::in_control(cluster).await?;
+        let ann = client_of(cluster, 0, Some(&users.ann))?;
+        let Claimed::Granted(lease) = ann.execute(claim("build/x")).await? else {
+            bail!("nobody else wants it");
+        };
+        let looks = vec![
+            rule(Verb::Read, Noun::Cluster, ""),
+            rule(Verb::Write, Noun::Lease, ""),
+        ];
+        put_role(&ann, "looker", looks).await?;
+        put_user(&ann, "eve", "looker").await?;
+        let (eve, _) = ann.create_token(name("eve"), None).await?;
+        let token = lease.fencing_token;
+        let revoke = |token: u64| {
+            let token = token.to_string();
+            json!({"do": "revoke_lease", "key": "build/x", "token": token})
+        };
+        for (who, as_page, token, expected) in [
+            (None, true, token, 401),
+            (Some(&users.ci), true, token, 403),
+            (Some(&eve), true, token, 403),
+            (Some(&users.ann), false, token, 403),
+            (Some(&users.ann), true, token + 1, 409),
+        ] {
+            let (status, said) = act(&http, who, as_page, &revoke(token)).await?;
+            ensure!(status == expected, "{status}, not {expected}: {said}");
+            let held = ann.lease_get(&name("build/x")).await?;
+            ensure!(held.is_some(), "it was revoked: {said}");
+        }
+        let (status, said) = act(&http, Some(&users.ann), true, &revoke(token)).await?;
+        ensure!(status == 200, "{said}");
+        ensure!(ann.lease_get(&name("build/x")).await?.is_none(), "{said}");
+        let (_, story) = get(&http, "/console/key?of=build/x", Some(&bearer(&users.ann))).await?;
+        ensure!(story.contains("ann (console)"), "{story}");
+
+        let pushed = ann.queue("jobs")?.push("x").send().await?;
+        let item = pushed.item_id.to_string();
+        let cancel = |item: &str| json!({"do": "cancel", "queue": "jobs", "item": item});
+        for (item, expected) in [("x", 400), (&*item, 200), (&*item, 409)] {
+            let (status, said) = act(&http, Some(&users.ann), true, &cancel(item)).await?;
+            ensure!(status == expected, "{item}: {said}");
+        }
+        Ok(())
     })
     .await
 }

@@ -228,6 +228,7 @@ fn cluster(shared: &Shared, look: Option<&Look>, problem: Option<&NodeError>) ->
         })),
         "now_ms": look.map(Look::now_ms),
         "fresh": look.is_some_and(Look::is_fresh),
+        "controlled": core.is_some_and(|core| core.state.access().0.enabled),
         "problem": problem.map(ToString::to_string),
     })
 }

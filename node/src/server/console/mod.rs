@@ -1,10 +1,12 @@
 //! The web console: a page on the HTTP port that shows, live, what the cluster holds.
 //!
-//! It reads and never writes. While access is not controlled nothing guards what it shows, so it is
-//! there only on a loopback listener unless the configuration says otherwise; and it answers only
-//! to names that are this node's own, so that a page from elsewhere cannot read it through a
-//! browser on this machine (DNS rebinding). The page is in the program: no build, no internet.
+//! It reads, and changes something only for an administrator while access is controlled. While
+//! access is not, nothing guards what it shows, so it is there only on a loopback listener unless
+//! the configuration says otherwise. It answers only to names that are this node's own, so that a
+//! page from elsewhere cannot read it through a browser on this machine (DNS rebinding). The page
+//! is in the program: no build, no internet.
 
+mod act;
 mod detail;
 mod live;
 mod look;
@@ -15,12 +17,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
 use self::reader::Reader;
@@ -31,6 +33,9 @@ use crate::shared::Shared;
 
 /// Pages that are shown live at a time: each costs a few reads 2.5 times a second.
 const VIEWERS_MAX: usize = 16;
+
+/// Length of what a page asks to be done: names are shorter.
+const ACT_BYTES_MAX: usize = 16 * 1024;
 
 const PAGE: &str = include_str!("assets/console.html");
 const STYLE: &str = include_str!("assets/console.css");
@@ -82,6 +87,10 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/console/key", get(detail::key))
         .route("/console/process", get(detail::process))
         .route("/console/queue", get(detail::queue))
+        .route(
+            "/console/act",
+            post(act::act).layer(DefaultBodyLimit::max(ACT_BYTES_MAX)),
+        )
         .with_state(console)
         .layer(middleware::from_fn_with_state(guarded, guard))
 }

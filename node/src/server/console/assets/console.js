@@ -6,6 +6,8 @@ const $ = (id) => document.getElementById(id);
 const tabs = ["cluster", "leases", "locks", "processes", "queues"];
 // What was last heard, by part.
 const heard = {};
+// Whether it is known who looks: then an administrator may change something here.
+let controlled = false;
 // Cluster time, and this browser's clock when it was that.
 let clock = null;
 let source = null;
@@ -111,6 +113,7 @@ const show = {
   cluster(it) {
     const node = it.node;
     if (it.now_ms) clock = { cluster: it.now_ms, here: performance.now() };
+    controlled = it.controlled;
     $("where").textContent = node.cluster_id
       ? `${node.name} (${node.role}) of cluster ${node.cluster_id}` : `${node.name || "a node"}: ${node.role}`;
     document.title = `${node.name} – Quorate`;
@@ -191,6 +194,51 @@ function endOf(it) {
     default: return it.reason;
   }
 }
+
+// Asks, does it, and says how it ended. The header is one that no page from elsewhere can send.
+function action(text, question, what) {
+  const button = make("button", { type: "button" }, text);
+  const said = make("span", { className: "note", role: "status" });
+  button.addEventListener("click", async () => {
+    if (!confirm(question)) return;
+    button.disabled = true;
+    let words;
+    try {
+      const headers = { "content-type": "application/json", "x-quorate-console": "act" };
+      const answer = await fetch("act", { method: "POST", headers, body: JSON.stringify(what) });
+      words = answer.ok ? "done" : await answer.text();
+      try { words = JSON.parse(words).problem || words; } catch { /* it is text already */ }
+    } catch (error) {
+      words = `It may have been done or not, the node does not answer: ${error.message}`;
+    }
+    said.textContent = ` ${words}`;
+    button.disabled = false;
+    look();
+  });
+  return make("span", { className: "act" }, button, said);
+}
+function revocations(it) {
+  if (!controlled) return [];
+  const parts = [];
+  if (it.lease) {
+    const { key, token } = it.lease;
+    parts.push(make("p", {}, action("Revoke the lease",
+      `Take the lease of ${key} from ${holder(it.lease)}? It is told when it renews; only a check of the token stops it.`,
+      { do: "revoke_lease", key, token })));
+  }
+  for (const h of it.lock ? it.lock.holders : []) {
+    parts.push(make("p", {}, action(`Revoke the hold of ${h.owner}`,
+      `Take the lock ${it.key} from ${h.owner}? It is told when it renews; only a check of the token stops it.`,
+      { do: "revoke_lock", key: it.key, token: h.token })));
+  }
+  return parts;
+}
+function itemActions(queue, item, dead) {
+  const of = { queue, item };
+  return make("span", {},
+    dead ? action("Requeue", `Give item ${item} another life?`, { do: "requeue", ...of }) : null,
+    action("Remove", `Take item ${item} out of ${queue} for good?`, { do: "cancel", ...of }));
+}
 function storyOf(it) {
   const lines = [];
   if (it.lease_hidden) {
@@ -220,6 +268,7 @@ const detail = {
   key(it) {
     const parts = [make("div", { className: "story", id: "story" }, ...storyOf(it).map((line) => make("p", {}, line)))];
     if (it.lease) parts.push(make("h3", {}, "Time left"), remaining(it.lease.expires_at, it.lease.ttl_ms));
+    parts.push(...revocations(it));
     if (it.waiters.rows.length) {
       parts.push(make("h3", {}, "Waiters, first in line first"), table(["Who", "Mode", "Asked"], it.waiters.rows,
         (w) => [w.owner, w.mode, since(w.asked_at)]));
@@ -244,8 +293,9 @@ const detail = {
     ];
   },
   queue(it) {
-    const cells = (i) => [i.item, String(i.priority), String(i.attempts), since(i.pushed_at), i.note, i.payload && make("pre", {}, i.payload)];
-    const heads = ["Item", "Priority", "Attempts", "Pushed", "Note", "Payload"];
+    const cells = (i) => [i.item, String(i.priority), String(i.attempts), since(i.pushed_at), i.note, i.payload && make("pre", {}, i.payload),
+      ...(controlled ? [itemActions(it.name, i.item, i.state === "dead")] : [])];
+    const heads = ["Item", "Priority", "Attempts", "Pushed", "Note", "Payload", ...(controlled ? ["Do"] : [])];
     const part = (title, of, none) => [make("h3", {}, title + (of.more ? ` (the first ${of.rows.length})` : "")),
       of.rows.length ? table(heads, of.rows, cells) : make("p", { className: "note" }, none)];
     return [...part("Next in line", it.ready, "No item can be claimed now."), ...part("Dead letters", it.dead, "None was given up.")];
