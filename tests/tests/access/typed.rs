@@ -73,32 +73,33 @@ fn fails<T>(what: &str, outcome: Result<Response<T>, Status>, code: Code) -> Res
     }
 }
 
-/// One call of each service, all with the same token: none of them goes through.
+fn reclaim(key: &str) -> v1::ReclaimLeaseRequest {
+    v1::ReclaimLeaseRequest {
+        key: key.to_owned(),
+        observed: Some(v1::ObservedLease {
+            owner: owner(),
+            lease_token: "t".to_owned(),
+            fencing_token: 1,
+        }),
+        owner: owner(),
+        lease_token: "of another".to_owned(),
+        ttl_ms: 60_000,
+        ..v1::ReclaimLeaseRequest::default()
+    }
+}
+
+fn history(key: &str) -> v1::LeaseHistoryRequest {
+    v1::LeaseHistoryRequest {
+        key: key.to_owned(),
+        read: None,
+    }
+}
+
+/// Calls of each service, all with the same token: none of them goes through.
 async fn all_fail(channel: &Channel, token: Option<&Bearer>, code: Code) -> Result<()> {
+    leases_fail(channel, token, code).await?;
+    locks_fail(channel, token, code).await?;
     let other = || "other".to_owned();
-    let mut leases = LeasesClient::new(channel.clone());
-    fails(
-        "a claim",
-        leases.claim(showing(claim("other"), token)).await,
-        code,
-    )?;
-    let list = v1::ListLeasesRequest::default();
-    fails("a list", leases.list(showing(list, token)).await, code)?;
-    let mut locks = LocksClient::new(channel.clone());
-    fails(
-        "a lock",
-        locks.acquire(showing(acquire("other"), token)).await,
-        code,
-    )?;
-    let get = v1::GetLockRequest {
-        key: other(),
-        ..v1::GetLockRequest::default()
-    };
-    fails(
-        "a look at a lock",
-        locks.get(showing(get, token)).await,
-        code,
-    )?;
     let mut queues = QueuesClient::new(channel.clone());
     let push = v1::PushItemRequest {
         queue: other(),
@@ -135,6 +136,48 @@ async fn all_fail(channel: &Channel, token: Option<&Bearer>, code: Code) -> Resu
     Ok(())
 }
 
+async fn leases_fail(channel: &Channel, token: Option<&Bearer>, code: Code) -> Result<()> {
+    let mut leases = LeasesClient::new(channel.clone());
+    fails(
+        "a claim",
+        leases.claim(showing(claim("other"), token)).await,
+        code,
+    )?;
+    fails(
+        "a reclaim",
+        leases.reclaim(showing(reclaim("other"), token)).await,
+        code,
+    )?;
+    let list = v1::ListLeasesRequest::default();
+    fails("a list", leases.list(showing(list, token)).await, code)?;
+    fails(
+        "a history",
+        leases.history(showing(history("other"), token)).await,
+        code,
+    )?;
+    Ok(())
+}
+
+async fn locks_fail(channel: &Channel, token: Option<&Bearer>, code: Code) -> Result<()> {
+    let other = || "other".to_owned();
+    let mut locks = LocksClient::new(channel.clone());
+    fails(
+        "a lock",
+        locks.acquire(showing(acquire("other"), token)).await,
+        code,
+    )?;
+    let get = v1::GetLockRequest {
+        key: other(),
+        ..v1::GetLockRequest::default()
+    };
+    fails(
+        "a look at a lock",
+        locks.get(showing(get, token)).await,
+        code,
+    )?;
+    Ok(())
+}
+
 fn watch(prefix: &str) -> v1::WatchRequest {
     v1::WatchRequest {
         what: Some(v1::watch_request::What::LeasePrefix(prefix.to_owned())),
@@ -161,6 +204,10 @@ async fn every_service_of_every_node_asks_who_calls() -> Result<()> {
                 .claim(showing(claim(&format!("build/{node}")), Some(&users.ci)))
                 .await
                 .context("a claim that is allowed")?;
+            let own = history(&format!("build/{node}"));
+            let told = leases.history(showing(own, Some(&users.ci))).await;
+            let told = told.context("a history that may be read")?.into_inner();
+            ensure!(told.live.is_some(), "{told:?}");
             let denied = leases.claim(showing(claim("other"), Some(&users.ci))).await;
             let denied = fails("another key", denied, Code::PermissionDenied)?;
             let info = denied.get_details_error_info().context("no ErrorInfo")?;
@@ -170,6 +217,9 @@ async fn every_service_of_every_node_asks_who_calls() -> Result<()> {
                 .claim(showing(claim("other"), Some(&users.ann)))
                 .await
                 .context("an administrator's claim")?;
+            // With the right to it a reclaim is looked at: nobody held the key under that token.
+            let wrong = leases.reclaim(showing(reclaim("build/x"), Some(&users.ci)));
+            fails("a reclaim of nothing", wrong.await, Code::Aborted)?;
         }
         Ok(())
     })

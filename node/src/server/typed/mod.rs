@@ -230,11 +230,16 @@ fn after(text: String) -> Result<Option<Name>, Status> {
 }
 
 fn owner(wire: Option<v1::Owner>) -> Result<Owner, Status> {
+    owner_in("owner", wire)
+}
+
+/// The owner that another field than the usual one names.
+fn owner_in(field: &str, wire: Option<v1::Owner>) -> Result<Owner, Status> {
     let wire = wire.unwrap_or_default();
-    let owner_id = name("owner.owner_id", wire.owner_id)?;
+    let owner_id = name(&format!("{field}.owner_id"), wire.owner_id)?;
     let incarnation_id = match wire.incarnation_id {
         own if own.is_empty() => owner_id.clone(),
-        own => name("owner.incarnation_id", own)?,
+        own => name(&format!("{field}.incarnation_id"), own)?,
     };
     let mut owner = Owner::new(owner_id, incarnation_id);
     owner.liveness = (!wire.liveness.is_empty()).then_some(wire.liveness);

@@ -7,10 +7,10 @@ use quorate_client::WatchEvent;
 use quorate_rpc::v1;
 use quorate_rpc::v1::event::Event;
 use quorate_rpc::v1::watch_server::Watch;
-use quorate_statemachine::lease::EndReason;
 use quorate_statemachine::notice::Notice;
 use tonic::{Request, Response, Status};
 
+use super::leases::reason_wire;
 use super::locks::end_wire;
 use super::{Answer, Call, Typed, invalid};
 use crate::access::Watching;
@@ -148,15 +148,4 @@ fn lock_event(notice: Notice) -> Option<Event> {
         }
         _ => return None,
     })
-}
-
-fn reason_wire(reason: EndReason) -> (v1::lease_ended::Reason, String) {
-    use v1::lease_ended::Reason;
-    match reason {
-        EndReason::Expired => (Reason::Expired, String::new()),
-        EndReason::Released => (Reason::Released, String::new()),
-        EndReason::Superseded => (Reason::Superseded, String::new()),
-        EndReason::Reclaimed { by } => (Reason::Reclaimed, by.into()),
-        EndReason::Revoked { by } => (Reason::Revoked, by),
-    }
 }
