@@ -166,6 +166,16 @@ async fn locks_fail(channel: &Channel, token: Option<&Bearer>, code: Code) -> Re
         locks.acquire(showing(acquire("other"), token)).await,
         code,
     )?;
+    let proclaim = v1::ProclaimLockRequest {
+        key: other(),
+        fencing_token: 1,
+        ..v1::ProclaimLockRequest::default()
+    };
+    fails(
+        "a proclamation",
+        locks.proclaim(showing(proclaim, token)).await,
+        code,
+    )?;
     let get = v1::GetLockRequest {
         key: other(),
         ..v1::GetLockRequest::default()
@@ -173,6 +183,16 @@ async fn locks_fail(channel: &Channel, token: Option<&Bearer>, code: Code) -> Re
     fails(
         "a look at a lock",
         locks.get(showing(get, token)).await,
+        code,
+    )?;
+    let find = v1::FindLockRequest {
+        key: other(),
+        acquisition_id: vec![7; 16].into(),
+        read: None,
+    };
+    fails(
+        "a look at an acquisition",
+        locks.find(showing(find, token)).await,
         code,
     )?;
     Ok(())

@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use super::leases::{claim, granted};
-use super::locks::acquire;
+use super::locks::{acquire, hold, proclaim};
 use super::{NODE, channel, refused};
 
 type Stream = Streaming<v1::Watched>;
@@ -130,6 +130,27 @@ async fn a_lock_that_changes_hands_is_one_entry_with_both() -> Result<()> {
         ensure!(Some(&granted.acquisition_id) == second_id.as_ref());
         ensure!(granted.fencing_token > end.fencing_token, "{events:?}");
         waiter.await??;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_a_lock_hears_that_its_holder_says_something_new() -> Result<()> {
+    scenario(Options::new(NODE, 1), async |cluster| {
+        let channel = channel(cluster, 0).await?;
+        let mut locks = LocksClient::new(channel.clone());
+        let held = hold(&locks, "ann").await?;
+        let (_, mut events) = watch(&channel, What::LockPrefix("l".to_owned()), 0).await?;
+        let reply = locks
+            .proclaim(proclaim(held.fencing_token, "at :80"))
+            .await?;
+        let proclaimed_at = reply.into_inner().index;
+        let proclaimed = Event::LockProclaimed(v1::LockProclaimed {
+            key: "l".to_owned(),
+            fencing_token: held.fencing_token,
+        });
+        ensure!(entry(&mut events).await? == (proclaimed_at, vec![proclaimed]));
         Ok(())
     })
     .await

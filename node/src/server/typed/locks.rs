@@ -5,11 +5,12 @@ use std::time::Duration;
 use quorate_client::WatchWhat;
 use quorate_rpc::v1;
 use quorate_rpc::v1::acquire_lock_reply::{Busy, Result as Standing};
+use quorate_rpc::v1::find_lock_reply::Result as Located;
 use quorate_rpc::v1::locks_server::Locks;
 use quorate_rpc::v1::release_lock_reply::Result as Left;
 use quorate_statemachine::lock::{
-    self, Acquire, Acquired, End, Get, Kept, List, LockView, Member, Mode, Place, Query, Release,
-    Released, Renew, Revoke, Waiters,
+    self, Acquire, Acquired, End, Find, Get, Kept, List, LockView, Member, Mode, Place, Proclaim,
+    Query, Release, Released, Renew, Revoke, Waiters,
 };
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::{Answer as Found, InvalidArgument, Query as AnyQuery};
@@ -101,6 +102,17 @@ fn lock_wire(view: LockView) -> v1::Lock {
         holders: view.holders.into_iter().map(member_wire).collect(),
         waiters: view.lock.waiters,
         blocked_until_ms: view.lock.blocked_until.0,
+    }
+}
+
+fn found_wire(found: lock::Found) -> Located {
+    match found {
+        lock::Found::Member(member) if member.fencing_token().is_some() => {
+            Located::Granted(member_wire(member))
+        }
+        lock::Found::Member(member) => Located::Waiting(member_wire(member)),
+        lock::Found::Over(end) => Located::Over(end_wire(end)),
+        lock::Found::Unknown => Located::Unknown(true),
     }
 }
 
@@ -238,6 +250,21 @@ impl Locks for Typed {
         Ok(v1::ReleaseLockReply { result, index }.into())
     }
 
+    async fn proclaim(
+        &self,
+        request: Request<v1::ProclaimLockRequest>,
+    ) -> Answer<v1::ProclaimLockReply> {
+        let (call, asked) = self.call(request).await?;
+        let proclaim = Proclaim {
+            key: name("key", asked.key)?,
+            fencing_token: asked.fencing_token,
+            metadata: asked.metadata.into(),
+        };
+        let (index, holder) = call.execute(proclaim, asked.request_id).await?;
+        let holder = Some(member_wire(holder));
+        Ok(v1::ProclaimLockReply { holder, index }.into())
+    }
+
     async fn revoke(&self, request: Request<v1::RevokeLockRequest>) -> Answer<v1::RevokeLockReply> {
         let (call, asked) = self.call(request).await?;
         let revoke = Revoke {
@@ -309,6 +336,25 @@ impl Locks for Typed {
             next,
             index: found.index,
             now_ms: found.now.0,
+        }
+        .into())
+    }
+
+    async fn find(&self, request: Request<v1::FindLockRequest>) -> Answer<v1::FindLockReply> {
+        let (call, asked) = self.call(request).await?;
+        let find = Find {
+            key: name("key", asked.key)?,
+            id: id("acquisition_id", &asked.acquisition_id)?,
+        };
+        let query = AnyQuery::Lock(Query::Find(find));
+        let answered = call.read(query, asked.read).await?;
+        let Found::Lock(lock::Answer::Find(found)) = answered.answer else {
+            return Err(wrong_kind());
+        };
+        Ok(v1::FindLockReply {
+            result: Some(found_wire(found)),
+            index: answered.index,
+            now_ms: answered.now.0,
         }
         .into())
     }
