@@ -1,7 +1,8 @@
 #!/bin/bash
 # python.sh BINARY: a program in Python, made from nothing but rpc/proto, takes a lock on a cluster of
-# this binary, renews it, sees in a watch who gets it next, and releases it; it works on a queue, and
-# reports as a process. What it needs of PyPI stays in a virtual environment in the target directory.
+# this binary, renews it, sees in a watch who gets it next, and releases it; it takes over a lease, works
+# on a queue, and reports as a process. What it needs of PyPI stays in a virtual environment in the target
+# directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/quorate}")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """python_client.py ADDRESS: a client on what protoc makes of rpc/proto, and nothing else.
 
-Two workers share a lock: the first takes and renews it, the second waits in line, and a watch shows who
-leaves and who is granted. Then a lease is claimed and given back, items of a queue are worked on, and a
-process reports, wakes somebody and ends. It fails unless tokens grow, whoever lost a right is refused
-with the reason, and what is asked again is answered the same.
+Two workers share a lock: the first takes, renews and proclaims, the second waits in line, each finds where
+it stands, and a watch shows who leaves and who is granted. Then a lease is claimed, given back and taken from
+a dead holder, and its history says so; items of a queue are worked on, and a process reports, wakes somebody
+and ends. It fails unless tokens grow, whoever lost a right is refused with the reason, and what is asked
+again is answered the same.
 """
 import contextlib
 import queue
@@ -18,7 +19,7 @@ from grpc_status import rpc_status
 from quorate.v1 import cluster_pb2, cluster_pb2_grpc, coordination_pb2
 from quorate.v1 import leases_pb2, leases_pb2_grpc, locks_pb2, locks_pb2_grpc
 from quorate.v1 import processes_pb2, processes_pb2_grpc, queues_pb2, queues_pb2_grpc
-from quorate.v1 import types_pb2, watch_pb2_grpc
+from quorate.v1 import types_pb2, watch_pb2, watch_pb2_grpc
 
 KEY = "reports/nightly"
 PATIENCE_S = 30
@@ -80,6 +81,20 @@ def refused(code, word):
         raise AssertionError(f"not refused with {word}")
 
 
+def stands(locks, acquisition):
+    """Where an acquisition is: the word for it, and the member or how it ended."""
+    request = locks_pb2.FindLockRequest(key=KEY, acquisition_id=acquisition.id)
+    found = locks.Find(request, timeout=PATIENCE_S)
+    word = found.WhichOneof("result")
+    return word, getattr(found, word)
+
+
+def proclaim(locks, held, note):
+    """Another note on a hold: of the answer."""
+    request = locks_pb2.ProclaimLockRequest(key=KEY, fencing_token=held.fencing_token, metadata=note)
+    return locks.Proclaim(request, timeout=PATIENCE_S).holder.metadata
+
+
 def hand_over(channel):
     """One lock, two workers."""
     locks = locks_pb2_grpc.LocksStub(channel)
@@ -88,33 +103,51 @@ def hand_over(channel):
     messages = queue.Queue()
     stream = watch(channel, messages)
 
+    assert stands(locks, first) == ("unknown", True)
     held = locks.Acquire(asking(first, "first"), timeout=PATIENCE_S).granted
     assert held.fencing_token > 0, held
+    assert stands(locks, first) == ("granted", held)
     waiting = locks.Acquire(asking(second, "second"), timeout=1)
     assert waiting.WhichOneof("result") == "waiting", waiting
+    assert stands(locks, second)[0] == "waiting", "its place is kept"
 
     renew = locks_pb2.RenewLockRequest(key=KEY, acquisition_id=first.id)
     renewed = locks.Renew(renew, timeout=PATIENCE_S)
     assert renewed.fencing_token == held.fencing_token, renewed
     assert renewed.expires_at_ms >= held.expires_at_ms, (renewed, held)
+    assert proclaim(locks, held, b"at :80") == b"at :80"
+    (holder,) = locks.Get(locks_pb2.GetLockRequest(key=KEY), timeout=PATIENCE_S).lock.holders
+    assert holder.metadata == b"at :80", holder
 
     call = locks.Acquire.future(asking(second, "second"), timeout=PATIENCE_S)
     release = locks_pb2.ReleaseLockRequest(key=KEY, acquisition_id=first.id)
     assert locks.Release(release, timeout=PATIENCE_S).released == held.fencing_token
     granted = call.result().granted
     assert granted.fencing_token > held.fencing_token, (granted, held)
+    assert stands(locks, second) == ("granted", granted)
+    word, end = stands(locks, first)
+    assert (word, end.reason) == ("over", locks_pb2.LockEnd.RELEASED), end
 
     seen = []
-    while len(seen) < 3:
+    while len(seen) < 4:
         entry = messages.get(timeout=PATIENCE_S).entry
-        seen += [getattr(event, event.WhichOneof("event")) for event in entry.events]
-    assert [(type(event).__name__, event.owner_id) for event in seen] == [
-        ("LockGranted", "first"),
-        ("LockLeft", "first"),
-        ("LockGranted", "second"),
+        seen += [(event.WhichOneof("event"), event) for event in entry.events]
+    assert [word for word, _ in seen] == [
+        "lock_granted",
+        "lock_proclaimed",
+        "lock_left",
+        "lock_granted",
     ], seen
-    assert seen[2].fencing_token == granted.fencing_token, seen
+    assert seen[2][1].lock_left.owner_id == "first", seen
+    assert seen[3][1].lock_granted == watch_pb2.LockGranted(
+        key=KEY,
+        acquisition_id=second.id,
+        owner_id="second",
+        fencing_token=granted.fencing_token,
+    ), seen
 
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "FENCED"):
+        proclaim(locks, held, b"too late")
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "FENCED"):
         locks.Renew(renew, timeout=PATIENCE_S)
     again = locks.Release(release, timeout=PATIENCE_S)
@@ -124,7 +157,7 @@ def hand_over(channel):
 
 
 def lease(channel):
-    """Contention is a result, and a grant that was given back is free."""
+    """Contention is a result, a grant that was given back is free, and one of the dead can be taken."""
     leases = leases_pb2_grpc.LeasesStub(channel)
 
     def claim(who):
@@ -143,7 +176,32 @@ def lease(channel):
         key="k", lease_token=mine.lease_token, fencing_token=mine.fencing_token
     )
     assert leases.Release(release, timeout=PATIENCE_S).released
-    assert claim("you").granted.fencing_token > mine.fencing_token
+    dead = claim("you").granted
+    assert dead.fencing_token > mine.fencing_token, (dead, mine)
+
+    reclaim = leases_pb2.ReclaimLeaseRequest(
+        key="k",
+        observed=leases_pb2.ObservedLease(
+            owner=dead.owner, lease_token=dead.lease_token, fencing_token=dead.fencing_token
+        ),
+        owner=types_pb2.Owner(owner_id="heir"),
+        lease_token="of heir",
+        ttl_ms=60_000,
+    )
+    taken = leases.Reclaim(reclaim, timeout=PATIENCE_S).granted
+    assert taken.fencing_token > dead.fencing_token, (taken, dead)
+    again = leases.Reclaim(reclaim, timeout=PATIENCE_S).granted
+    assert again == taken, "a repeated reclaim is the same grant"
+    reclaim.lease_token = "of another"
+    with refused(grpc.StatusCode.ABORTED, "CONFLICT"):
+        leases.Reclaim(reclaim, timeout=PATIENCE_S)
+    told = leases.History(leases_pb2.LeaseHistoryRequest(key="k"), timeout=PATIENCE_S)
+    ended = watch_pb2.LeaseEnded
+    assert [(grant.fencing_token, grant.reason, grant.by) for grant in told.ended] == [
+        (mine.fencing_token, ended.RELEASED, ""),
+        (dead.fencing_token, ended.RECLAIMED, "heir"),
+    ], told
+    assert told.live == taken and told.ended_count == 2, told
 
 
 def work(channel):
@@ -284,7 +342,7 @@ def main():
         report(channel)
         look(channel)
     print("a program in Python took, renewed, watched and released a lock: tokens %d, %d" % tokens)
-    print("it claimed a lease, settled items of a queue, and a process of it woke, reported and ended")
+    print("it reclaimed a lease, settled items of a queue, and a process of it woke, reported and ended")
 
 
 main()
