@@ -69,8 +69,8 @@ impl Client {
         Ok((token, put))
     }
 
-    /// The same with a token that was [minted](Bearer::mint) and perhaps kept before: if the outcome
-    /// is unknown, whoever has it can still use it or revoke its id.
+    /// The same with a token that was [minted](Bearer::mint) and perhaps kept before: if the
+    /// outcome is unknown, whoever has it can still use it or revoke its id.
     pub async fn put_token(
         &self,
         token: &Bearer,

@@ -22,7 +22,7 @@ use crate::network::PeerService;
 use crate::raft::Member;
 use crate::room::{self, FreeBytes};
 use crate::server::{self, Bound, Connections, Edge, ListenError, Patience};
-use crate::shared::Shared;
+use crate::shared::{self, Shared};
 use crate::storage::{DataDir, StorageError};
 use crate::tls::{Port, Tls};
 
@@ -242,9 +242,13 @@ impl Node {
         if let Some(identity) = identity {
             shared.start_core(identity).await?;
         }
+        let core = shared.running();
+        if let Some(core) = &core {
+            shared.initialize(core).await?;
+        }
         sockets.serve(shared);
-        if let Some(core) = shared.running() {
-            shared.initialize(&core).await?;
+        if let Some(core) = &core {
+            shared::lead_alone(core).await?;
         }
         Ok(node)
     }

@@ -102,14 +102,15 @@ impl Shared {
         Ok(node_id)
     }
 
-    /// Makes the founder the one voter of its cluster, unless it is already.
+    /// Makes the founder the one voter of its cluster, unless it is already. A command that comes
+    /// before this is done can be refused as unknown to the cluster's version, so clients are best
+    /// served after it.
     pub async fn initialize(&self, core: &Core) -> Result<(), StartError> {
         let failed = |error: String| StartError::Raft(error);
         let initialized = core.raft.is_initialized().await;
-        if initialized.map_err(|error| failed(error.to_string()))? {
-            return lead_alone(core).await;
-        }
-        if core.identity.node_id != FOUNDER {
+        if initialized.map_err(|error| failed(error.to_string()))?
+            || core.identity.node_id != FOUNDER
+        {
             return Ok(());
         }
         let members = BTreeMap::from([(FOUNDER, core.member.clone())]);
@@ -140,9 +141,9 @@ impl Shared {
 
 /// The one voter of a cluster has nobody to wait for: it stands for election at once, so that a
 /// node that has started takes work.
-async fn lead_alone(core: &Core) -> Result<(), StartError> {
+pub async fn lead_alone(core: &Core) -> Result<(), StartError> {
     let own = core.identity.node_id;
-    if core.raft.voter_ids().ne([own]) {
+    if core.raft.voter_ids().ne([own]) || core.leads() {
         return Ok(());
     }
     let stood = core.raft.trigger().elect(false).await;

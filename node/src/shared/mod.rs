@@ -7,6 +7,8 @@ mod found;
 mod start;
 mod stop;
 
+pub use found::lead_alone;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
