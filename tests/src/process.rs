@@ -1,13 +1,11 @@
 //! One node as an operating-system process: started, killed, paused, and started again on the same
 //! directory and the same ports.
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use quorate_node::Config;
@@ -19,17 +17,21 @@ use crate::wait::{PATIENCE, until};
 /// has left must not be taken by a client's connection before the node is back.
 const PORTS: Range<u16> = 11_000..30_000;
 
-static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// Where ports are taken for good by whoever runs tests on this machine: a file each.
+const TAKEN: &str = "quorate-test-ports";
 
-/// A port that nobody listens on, and that is given out once in this process.
+/// A port that nobody listens on, and that no test gets beside this process, also while its node is
+/// stopped: a client that knows the address must not find another test's cluster there.
 pub fn free_port() -> u16 {
+    let dir = std::env::temp_dir().join(TAKEN);
+    std::fs::create_dir_all(&dir).expect("files can be made where temporary files are");
     loop {
         let port = fastrand::u16(PORTS);
-        let bound = TcpListener::bind(("127.0.0.1", port));
-        let mut taken = TAKEN
-            .lock()
-            .expect("nothing panics while it holds the lock");
-        if bound.is_ok() && taken.insert(port) {
+        let path = dir.join(port.to_string());
+        let file = File::create(path).expect("a file can be made in a directory of ours");
+        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            // The system lets go of the lock when the process ends, however it ends.
+            std::mem::forget(file);
             return port;
         }
     }
