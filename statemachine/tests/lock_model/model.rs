@@ -16,6 +16,7 @@ use quorate_statemachine::notice::Notice;
 use quorate_statemachine::{Name, Owner, Refusal, Subject, Timestamp};
 
 use crate::circles;
+pub use crate::rows::{deadline, token_of};
 
 /// The caller's bytes for one acquisition.
 pub type Id = [u8; 16];
@@ -84,17 +85,6 @@ pub struct Model {
     stirred: Vec<Name>,
 }
 
-/// When the party's time is over.
-pub fn deadline(member: &Member) -> Timestamp {
-    match member.place {
-        Place::Waiting { give_up_at, .. } => {
-            let limits = [Some(member.expires_at), give_up_at];
-            limits.into_iter().flatten().min().expect("there is one")
-        }
-        Place::Holding { .. } => member.expires_at,
-    }
-}
-
 /// How it ends when nobody ends it before.
 fn ends_by_itself(member: &Member) -> End {
     match member.place {
@@ -104,13 +94,6 @@ fn ends_by_itself(member: &Member) -> End {
         },
         Place::Waiting { give_up_at, .. } if give_up_at == Some(deadline(member)) => End::GaveUp,
         Place::Waiting { .. } => End::WaiterDied,
-    }
-}
-
-pub fn token_of(member: &Member) -> Option<u64> {
-    match member.place {
-        Place::Holding { fencing_token, .. } => Some(fencing_token),
-        Place::Waiting { .. } => None,
     }
 }
 

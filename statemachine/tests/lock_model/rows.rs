@@ -14,7 +14,24 @@ use quorate_statemachine::transaction::{read, read_range};
 use quorate_statemachine::view::MemoryView;
 use quorate_statemachine::{Name, Timestamp};
 
-use crate::model::{deadline, token_of};
+/// When it is over if nobody does anything.
+pub fn deadline(member: &Member) -> Timestamp {
+    match member.place {
+        Place::Waiting { give_up_at, .. } => {
+            let limits = [Some(member.expires_at), give_up_at];
+            limits.into_iter().flatten().min().expect("there is one")
+        }
+        Place::Holding { .. } => member.expires_at,
+    }
+}
+
+/// The token of a holder.
+pub fn token_of(member: &Member) -> Option<u64> {
+    match member.place {
+        Place::Holding { fencing_token, .. } => Some(fencing_token),
+        Place::Waiting { .. } => None,
+    }
+}
 
 /// The locks and their members, read back.
 pub struct Rows {
