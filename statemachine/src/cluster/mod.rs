@@ -88,10 +88,7 @@ pub(crate) fn apply(
         Command::Tick(_) => Ok(Response::Tick(())),
         Command::RecordDigest(_) => Ok(Response::RecordDigest(())),
         Command::Found(command) => found(meta, command).map(Response::Found),
-        Command::AllocateNodeId(_) => {
-            meta.last_node_id += 1;
-            Ok(Response::AllocateNodeId(meta.last_node_id))
-        }
+        Command::AllocateNodeId(_) => allocate(meta).map(Response::AllocateNodeId),
         Command::SetVersion(command) => {
             let version = version::raise(tx, command.version)?;
             Ok(Response::SetVersion(version))
@@ -102,6 +99,19 @@ pub(crate) fn apply(
         }
         Command::NoteAction(_) => Ok(Response::NoteAction(())),
     }
+}
+
+/// No id is handed out twice: behind the last there is none.
+fn allocate(meta: &mut MetaRow) -> Result<u64, Failure> {
+    let Some(id) = meta.last_node_id.checked_add(1) else {
+        return Err(Failure::Refused(Refusal::Exhausted {
+            what: "node ids".to_owned(),
+            limit: u64::MAX,
+            actual: u64::MAX,
+        }));
+    };
+    meta.last_node_id = id;
+    Ok(id)
 }
 
 fn found(meta: &mut MetaRow, command: &Found) -> Result<(), Failure> {
