@@ -48,10 +48,15 @@ impl NodeSection {
 
 /// Refuses a command that a member may not know, or that only the cluster itself may give.
 pub fn may_propose(state: &StateReader, action: &Action, caller: &Caller) -> Result<(), NodeError> {
-    let raises = matches!(action, Action::Cluster(cluster::Command::SetVersion(_)));
-    if raises {
+    if matches!(action, Action::Cluster(cluster::Command::Found(_))) && *caller != Caller::Cluster {
+        return Err(NodeError::Unsafe {
+            message: "the first member names the cluster, when it makes it".to_owned(),
+        });
+    }
+    if let Action::Cluster(cluster::Command::SetVersion(raise)) = action {
         return match caller {
-            Caller::Cluster => Ok(()),
+            // Past what this build knows the entry would stop every member of it.
+            Caller::Cluster if raise.version <= version::NEWEST => Ok(()),
             _ => Err(NodeError::Unsafe {
                 message: "the cluster raises its version itself, once every member knows the \
                           higher one; see `quorate upgrade status`"
