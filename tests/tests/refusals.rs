@@ -245,15 +245,15 @@ async fn messages_that_are_no_protobuf_or_too_large_end_their_stream_with_a_stat
                 .err()
                 .with_context(|| format!("{path} took no protobuf"))?;
             ensure!(status.code() == Code::Internal, "{path}: {status}");
-            let large = vec![0; frame::MESSAGE_BYTES_MAX + 1];
+            let large = vec![0; frame::REQUEST_BYTES_MAX + 1];
             let status = raw::call_with_bytes(channel.clone(), path, &none, large).await;
             let status = status
                 .err()
                 .with_context(|| format!("{path} took a large message"))?;
             ensure!(status.code() == Code::OutOfRange, "{path}: {status}");
             let text = status.message();
-            let limit = frame::MESSAGE_BYTES_MAX.to_string();
-            let actual = (frame::MESSAGE_BYTES_MAX + 1).to_string();
+            let limit = frame::REQUEST_BYTES_MAX.to_string();
+            let actual = (frame::REQUEST_BYTES_MAX + 1).to_string();
             ensure!(
                 text.contains(&limit) && text.contains(&actual),
                 "{path}: {text}"
@@ -271,6 +271,34 @@ async fn messages_that_are_no_protobuf_or_too_large_end_their_stream_with_a_stat
 fn query_of_a_key() -> Result<Query> {
     let key = Name::parse("key", "k")?;
     Ok(Query::Lease(lease::Query::Get(lease::Get { key })))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_too_many_requests_ends_its_stream_with_a_status() -> Result<()> {
+    without_a_trace(async |cluster| {
+        let mut client = v1::coordination_client::CoordinationClient::new(channel(cluster).await?);
+        let request = |id| v1::ReadRequest {
+            id,
+            ..v1::ReadRequest::default()
+        };
+        let batch = v1::ReadBatch {
+            requests: (0..=frame::BATCH_REQUESTS as u64).map(request).collect(),
+        };
+        let replies = client.read(futures::stream::iter([batch])).await?;
+        let mut replies = replies.into_inner();
+        let status = loop {
+            match replies.message().await {
+                Ok(Some(reply)) => ensure!(reply.replies.is_empty(), "{reply:?}"),
+                Ok(None) => bail!("the stream ended without a word"),
+                Err(status) => break status,
+            }
+        };
+        ensure!(status.code() == Code::InvalidArgument, "{status}");
+        ensure!(status.message().contains("512"), "{status}");
+        ensure!(status.message().contains("513"), "{status}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

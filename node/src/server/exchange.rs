@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_rpc::NodeError;
+use quorate_rpc::frame::BATCH_REQUESTS;
+use quorate_statemachine::InvalidArgument;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
@@ -105,8 +107,12 @@ pub async fn run<E: Exchange>(
         tokio::select! {
             batch = incoming.message(), if open && in_flight.len() < IN_FLIGHT_MAX => match batch {
                 Ok(Some(batch)) => {
-                    let since = Instant::now();
-                    for (id, deadline, mut request) in E::requests(batch) {
+                    let (since, requests) = (Instant::now(), E::requests(batch));
+                    if requests.len() > BATCH_REQUESTS {
+                        let _ = outgoing.send(Err(batch_too_long(requests.len()).into())).await;
+                        return;
+                    }
+                    for (id, deadline, mut request) in requests {
                         let span = Span::of_request(E::METHOD.name, E::trace(&mut request));
                         let waits = InFlight { deadline, since, span };
                         if in_flight.insert(id, waits).is_some() {
@@ -167,8 +173,18 @@ async fn send<E: Exchange>(
     outgoing.send(Ok(exchange.pack(answers))).await.is_ok()
 }
 
+/// Else one message would put any number of requests in flight.
+fn batch_too_long(requests: usize) -> NodeError {
+    NodeError::Invalid(InvalidArgument::new(
+        "requests",
+        "are too many for one batch",
+        BATCH_REQUESTS.to_string(),
+        requests.to_string(),
+    ))
+}
+
 fn id_in_flight(id: u64) -> NodeError {
-    NodeError::Invalid(quorate_statemachine::InvalidArgument::new(
+    NodeError::Invalid(InvalidArgument::new(
         "id",
         "is in flight on this stream already",
         "an id of its own for each request in flight",

@@ -29,11 +29,11 @@ pub const SERVICES: &[&str] = &[
     <WatchServer<Typed> as NamedService>::NAME,
 ];
 
-/// A service whose messages may be as large as commands and pages are.
+/// A service that is asked with commands and answers with pages, as large as they are.
 macro_rules! sized {
     ($server:ident, $service:expr) => {
         $server::new($service)
-            .max_decoding_message_size(frame::MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(frame::REQUEST_BYTES_MAX)
             .max_encoding_message_size(frame::MESSAGE_BYTES_MAX)
     };
 }
