@@ -7,6 +7,9 @@ use quorate_statemachine::InvalidArgument;
 use super::{BackupSection, Config, LimitsSection, TlsSection, TraceSection, VerifySection, given};
 use crate::backup::Place;
 
+/// Ten minutes: nobody waits longer for a leader, and Raft reckons with a multiple of it.
+const ELECTION_MS_MAX: u64 = 600_000;
+
 impl Config {
     /// Checks the relations between options.
     pub fn validate(&self) -> Result<(), InvalidArgument> {
@@ -24,15 +27,15 @@ impl Config {
             raft.heartbeat_ms,
         )?;
         check(
-            raft.election_min_ms >= 2 * raft.heartbeat_ms,
+            raft.election_min_ms >= raft.heartbeat_ms.saturating_mul(2),
             "raft.election_min_ms",
             "at least twice raft.heartbeat_ms",
             raft.election_min_ms,
         )?;
         check(
-            raft.election_max_ms > raft.election_min_ms,
+            raft.election_max_ms > raft.election_min_ms && raft.election_max_ms <= ELECTION_MS_MAX,
             "raft.election_max_ms",
-            "more than raft.election_min_ms",
+            "more than raft.election_min_ms, and at most 600000",
             raft.election_max_ms,
         )?;
         check(
@@ -214,6 +217,7 @@ pub fn no_place(field: &str, wanted: &str, actual: &str) -> InvalidArgument {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RaftSection;
 
     #[test]
     fn the_defaults_are_valid() {
@@ -261,6 +265,21 @@ mod tests {
             let error = endpoint(bad).expect_err(bad).to_string();
             assert!(!error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_election_that_nobody_waits_for_is_refused() {
+        let mut config = Config::default();
+        config.raft.election_max_ms = ELECTION_MS_MAX;
+        assert_eq!(config.validate(), Ok(()));
+        for beyond in [ELECTION_MS_MAX + 1, u64::MAX] {
+            config.raft.election_max_ms = beyond;
+            let error = config.validate().expect_err("too long");
+            assert_eq!(error.field, "raft.election_max_ms");
+        }
+        config.raft = RaftSection::default();
+        config.raft.heartbeat_ms = u64::MAX;
+        assert!(config.validate().is_err());
     }
 
     #[test]
