@@ -130,7 +130,7 @@ fn check_names(files: &[FileEntry]) -> Result<(), BadBytes> {
         )));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let mut names = BTreeSet::new();
+    let (mut names, mut bytes) = (BTreeSet::new(), 0u64);
     for file in files {
         let good = belongs(&file.name) && file.name.len() <= 64 && file.name.bytes().all(plain);
         if !good || !names.insert(&file.name) {
@@ -139,6 +139,9 @@ fn check_names(files: &[FileEntry]) -> Result<(), BadBytes> {
                 file.name
             )));
         }
+        bytes = bytes
+            .checked_add(file.size)
+            .ok_or_else(|| BadBytes::Body("files of more bytes than can be counted".to_owned()))?;
     }
     Ok(())
 }
@@ -463,5 +466,8 @@ mod tests {
         let mut bytes = manifest(&["1.sst"]).encode();
         bytes[4] ^= 1;
         assert!(Manifest::decode(&bytes).is_err());
+        let mut huge = manifest(&["1.sst", "2.sst"]);
+        huge.files[0].size = u64::MAX;
+        assert!(Manifest::decode(&huge.encode()).is_err());
     }
 }
