@@ -1,6 +1,6 @@
 //! `quorate serve`: run one node until it is told to stop.
 
-mod layers;
+pub mod layers;
 mod supervisor;
 mod traces;
 
@@ -127,7 +127,7 @@ fn start_log(log: &LogSection) -> Result<(), Failure> {
     started.map_err(|error| Failure::error("log", error.to_string()))
 }
 
-fn filter(log: &LogSection) -> Result<EnvFilter, Failure> {
+pub fn filter(log: &LogSection) -> Result<EnvFilter, Failure> {
     EnvFilter::try_new(&log.filter).map_err(|error| {
         Failure::invalid(format!(
             "configuration: log.filter {:?}: {error}; give levels, as {:?}",
