@@ -14,7 +14,7 @@ use quorate_statemachine::cluster::RecordDigest;
 use tempfile::TempDir;
 
 use crate::pki::{self, Authority};
-use crate::process::{NodeProcess, free_port};
+use crate::process::{NodeProcess, Spawn, free_port};
 use crate::wait::{PATIENCE, until};
 
 /// A scenario takes a fraction of this; what hangs for longer is a failure.
@@ -36,6 +36,10 @@ pub struct Options {
     pub env: Vec<(&'static str, String)>,
     /// Whether connections are encrypted.
     pub tls: bool,
+    /// Starts the node of this name.
+    pub spawn: Option<Arc<dyn Fn(&str) -> Spawn + Send + Sync>>,
+    /// Where the files of the nodes go, and stay; none for a directory that goes with the cluster.
+    pub dir: Option<PathBuf>,
 }
 
 impl Options {
@@ -48,6 +52,8 @@ impl Options {
             configure: Arc::new(|_| {}),
             env: Vec::new(),
             tls: false,
+            spawn: None,
+            dir: None,
         }
     }
 
@@ -112,7 +118,13 @@ pub async fn scenario(
 
 impl Cluster {
     fn new(options: Options) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("quorate-").tempdir()?;
+        let mut dir = tempfile::Builder::new();
+        dir.prefix("quorate-")
+            .disable_cleanup(options.dir.is_some());
+        let dir = match &options.dir {
+            Some(parent) => dir.tempdir_in(parent)?,
+            None => dir.tempdir()?,
+        };
         let tls = options.tls.then(|| {
             let authority = Authority::new(&dir.path().join("pki"))?;
             let own = authority.client("test")?;
@@ -125,6 +137,13 @@ impl Cluster {
             tls: tls.transpose()?,
             dir,
         })
+    }
+
+    /// A cluster that nobody looks after but the caller: see [`scenario`].
+    pub async fn found(options: Options) -> Result<Self> {
+        let mut cluster = Self::new(options)?;
+        cluster.found_and_grow().await?;
+        Ok(cluster)
     }
 
     async fn found_and_grow(&mut self) -> Result<()> {
@@ -185,7 +204,13 @@ impl Cluster {
     /// The same with other names for its files.
     pub fn process_of(&self, name: &str, config: Config) -> Result<NodeProcess> {
         let env = self.options.env.clone();
-        Ok(NodeProcess::new(&self.options.binary, self.dir(), name, config)?.with_env(env))
+        let spawn = self.options.spawn.as_ref();
+        let spawn = spawn.map(|of| of(&config.node.name));
+        let node = NodeProcess::new(&self.options.binary, self.dir(), name, config)?.with_env(env);
+        Ok(match spawn {
+            Some(spawn) => node.with_spawn(spawn),
+            None => node,
+        })
     }
 
     fn prepare(&mut self, bootstrap: bool) -> Result<usize> {

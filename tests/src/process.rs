@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use quorate_node::Config;
@@ -37,6 +38,9 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// Starts a command, where and how it likes.
+pub type Spawn = Arc<dyn Fn(Command) -> std::io::Result<Child> + Send + Sync>;
+
 /// A node's process, or the place where it was and can be again.
 pub struct NodeProcess {
     config: Config,
@@ -44,6 +48,7 @@ pub struct NodeProcess {
     config_path: PathBuf,
     stderr_path: PathBuf,
     env: Vec<(&'static str, String)>,
+    spawn: Spawn,
     child: Option<Child>,
 }
 
@@ -56,6 +61,7 @@ impl NodeProcess {
             stderr_path: dir.join(format!("{name}.stderr")),
             config,
             env: Vec::new(),
+            spawn: Arc::new(|mut command| command.spawn()),
             child: None,
         };
         std::fs::write(&node.config_path, toml::to_string(&node.config)?)?;
@@ -67,6 +73,13 @@ impl NodeProcess {
     #[must_use]
     pub fn with_env(mut self, env: Vec<(&'static str, String)>) -> Self {
         self.env = env;
+        self
+    }
+
+    /// The same, started by this.
+    #[must_use]
+    pub fn with_spawn(mut self, spawn: Spawn) -> Self {
+        self.spawn = spawn;
         self
     }
 
@@ -101,16 +114,29 @@ impl NodeProcess {
             bail!("{} runs already", self.config.node.name);
         }
         let stderr = OpenOptions::new().append(true).open(&self.stderr_path)?;
-        let child = Command::new(&self.binary)
+        let mut command = Command::new(&self.binary);
+        command
             .arg(&self.config_path)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.binary.display()))?;
+            .stderr(stderr);
+        let child = (self.spawn)(command);
+        let child = child.with_context(|| format!("cannot start {}", self.binary.display()))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// How it ended, if it was started and has ended by itself since.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(child) = &mut self.child else {
+            return Ok(None);
+        };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
     }
 
     /// Makes the state of the node, which was killed, another than its log says.
