@@ -4,9 +4,9 @@
 //! planted fault next to it. What a writer could not know may be there or not, but once at most.
 
 mod events;
-mod items;
-mod leases;
-mod tokens;
+pub mod items;
+pub mod leases;
+pub mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 

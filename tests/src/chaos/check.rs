@@ -1,0 +1,269 @@
+//! What must hold of everything that was recorded.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use anyhow::{Error, Result};
+use quorate_statemachine::queue::ItemId;
+use quorate_statemachine::{FencingToken, LeaseToken};
+use tokio::time::Instant;
+
+use super::models::{events, leases, locks, queues, sessions};
+use super::record::{Micros, Record, Recorder};
+use crate::history::{Claimed, History, Outcome, Pushed, Settled, Span, Taken};
+use crate::oracle::{items, leases as held, tokens};
+
+/// Keys that are checked at a time. Each takes a processor and some memory.
+const AT_A_TIME: usize = 2;
+
+/// What was found of one noun.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Operations that were checked.
+    pub operations: usize,
+    /// Of these, without a known outcome.
+    pub unknown: usize,
+    /// Keys.
+    pub keys: usize,
+    /// What is wrong, with the key.
+    pub wrong: Vec<String>,
+}
+
+/// The verdicts of all checks by what was checked.
+pub type Verdicts = BTreeMap<&'static str, Verdict>;
+
+/// Checks everything.
+#[must_use]
+pub fn all(recorder: &Recorder) -> Verdicts {
+    let leases = recorder.leases.all();
+    let locks = recorder.locks.all();
+    let queues = recorder.queues.all();
+    let mut verdicts = Verdicts::from([
+        ("leases", each_key(&leases, leases::check)),
+        ("locks", each_key(&locks, locks::check)),
+        ("queues", each_key(&queues, queues::check)),
+        ("events", each_key(&recorder.events.all(), events::check)),
+        (
+            "sessions",
+            each_key(&recorder.sessions.all(), sessions::check),
+        ),
+    ]);
+    let mut history = History::default();
+    history.claims = lease_claims(recorder, &leases);
+    history.claims.extend(lock_claims(recorder, &locks));
+    add_items(recorder, &queues, &mut history);
+    verdicts.insert("fencing tokens", fencing(&history));
+    verdicts.insert("settled once", {
+        one(history.pushes.len(), items::settled_once(&history))
+    });
+    verdicts
+}
+
+/// Checks the history of each key by itself, the largest first.
+fn each_key<S: Clone + Send + Sync>(
+    records: &[Record<S>],
+    check: impl Fn(&[Record<S>]) -> Result<()> + Sync,
+) -> Verdict {
+    let mut keys: BTreeMap<&str, Vec<Record<S>>> = BTreeMap::new();
+    for record in records {
+        keys.entry(&record.key).or_default().push(record.clone());
+    }
+    let mut verdict = Verdict {
+        operations: records.len(),
+        unknown: records.iter().filter(|record| record.ret.is_none()).count(),
+        keys: keys.len(),
+        wrong: Vec::new(),
+    };
+    let open = Mutex::new(keys.into_iter());
+    let found = Mutex::new(Vec::new());
+    let next = || open.lock().expect("nothing panics while it is held").next();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some((key, records)) = next() {
+                    if let Err(error) = check(&records) {
+                        let mut found = found.lock().expect("nothing panics while it is held");
+                        found.push(format!("{key}: {error:#}"));
+                    }
+                }
+            });
+        }
+    });
+    verdict.wrong = found.into_inner().expect("nothing panics while it is held");
+    verdict.wrong.sort();
+    verdict
+}
+
+fn one(operations: usize, result: Result<()>) -> Verdict {
+    Verdict {
+        operations,
+        wrong: result
+            .err()
+            .iter()
+            .map(|error: &Error| format!("{error:#}"))
+            .collect(),
+        ..Verdict::default()
+    }
+}
+
+/// Tokens are unique and in the order of real time over all keys, and no two holders of a key are
+/// sure to hold it at the same time.
+fn fencing(history: &History) -> Verdict {
+    let grants: Vec<(FencingToken, Span)> = history.grants().collect();
+    let count = grants.len();
+    let ordered = tokens::ordered_in_real_time(grants.into_iter());
+    one(
+        count,
+        ordered.and_then(|()| held::never_held_twice(&history.claims)),
+    )
+}
+
+/// A grant on its way through a history.
+struct Held {
+    key: String,
+    token: FencingToken,
+    sent: Micros,
+    answered: Micros,
+    /// As long as its holder can be sure.
+    until: Micros,
+}
+
+/// How long a holder can be sure: what the client's guard goes by.
+fn sure(from: Micros, ttl_ms: u64) -> Micros {
+    from + Micros::try_from(ttl_ms).unwrap_or(0) * 950
+}
+
+fn claimed(recorder: &Recorder, held: Held) -> Claimed {
+    let span = Span {
+        sent: recorder.instant(held.sent),
+        answered: recorder.instant(held.answered),
+    };
+    Claimed {
+        key: held.key,
+        lease_token: LeaseToken::parse(format!("t{}", held.token)).expect("a short text"),
+        outcome: Outcome::Done(Some(held.token)),
+        span,
+        held_until: recorder.instant(held.until.max(held.answered)),
+    }
+}
+
+fn lease_claims(recorder: &Recorder, records: &[Record<leases::Step>]) -> Vec<Claimed> {
+    use leases::Step;
+    let mut grants: BTreeMap<u32, Held> = BTreeMap::new();
+    for record in records {
+        let (call, ret) = (record.call, record.ret.unwrap_or(record.call));
+        match record.step {
+            Step::Granted(grant) => {
+                let held = Held {
+                    key: record.key.clone(),
+                    token: grant.token,
+                    sent: call,
+                    answered: ret,
+                    until: sure(call, leases::TTL_MS),
+                };
+                grants.insert(grant.number, held);
+            }
+            Step::Renewed(grant) => {
+                if let Some(held) = grants.get_mut(&grant.number) {
+                    held.until = sure(call, leases::TTL_MS);
+                }
+            }
+            Step::Released(grant) | Step::NotHeld(grant, _) | Step::MayHaveReleased(grant) => {
+                if let Some(held) = grants.get_mut(&grant.number) {
+                    held.until = held.until.min(call);
+                }
+            }
+            _ => {}
+        }
+    }
+    let grants = grants.into_values();
+    grants.map(|held| claimed(recorder, held)).collect()
+}
+
+fn lock_claims(recorder: &Recorder, records: &[Record<locks::Step>]) -> Vec<Claimed> {
+    use locks::Step;
+    let mut holds: BTreeMap<u32, Held> = BTreeMap::new();
+    // First asked, and last heard to wait: it did not hold the lock before that.
+    let mut waits: BTreeMap<u32, (Micros, Micros)> = BTreeMap::new();
+    for record in records {
+        let (call, ret) = (record.call, record.ret.unwrap_or(record.call));
+        match record.step {
+            Step::Waiting(number) => {
+                let first = waits.get(&number).map_or(call, |(first, _)| *first);
+                waits.insert(number, (first, call));
+            }
+            Step::Granted(hold) => {
+                let (first, last) = waits.get(&hold.number).copied().unwrap_or((call, call));
+                let held = Held {
+                    key: record.key.clone(),
+                    token: hold.token,
+                    sent: first,
+                    answered: ret,
+                    until: sure(last, locks::TTL_MS),
+                };
+                holds.insert(hold.number, held);
+            }
+            Step::Renewed(hold) => {
+                if let Some(held) = holds.get_mut(&hold.number) {
+                    held.until = sure(call, locks::TTL_MS);
+                }
+            }
+            Step::Released(locks::Hold { number, .. })
+            | Step::Over(number)
+            | Step::MayHaveReleased(number) => {
+                if let Some(held) = holds.get_mut(&number) {
+                    held.until = held.until.min(call);
+                }
+            }
+            _ => {}
+        }
+    }
+    let holds = holds.into_values();
+    holds.map(|held| claimed(recorder, held)).collect()
+}
+
+fn add_items(recorder: &Recorder, records: &[Record<queues::Step>], history: &mut History) {
+    use queues::Step;
+    for record in records {
+        let at = |time: Micros| -> Instant { recorder.instant(time) };
+        let span = Span {
+            sent: at(record.call),
+            answered: at(record.ret.unwrap_or(record.call)),
+        };
+        let unknown = || "no answer".to_owned();
+        let pushed = |payload: u32, outcome| Pushed {
+            payload: payload.to_string(),
+            outcome,
+            span,
+        };
+        let settled = |claim: queues::Claim, outcome| Settled {
+            item: ItemId(claim.item),
+            token: claim.token,
+            outcome,
+            span,
+        };
+        match record.step {
+            Step::Pushed { item, payload } => {
+                let outcome = Outcome::Done(ItemId(item));
+                history.pushes.push(pushed(payload, outcome));
+            }
+            Step::MayHavePushed(payload) => {
+                history
+                    .pushes
+                    .push(pushed(payload, Outcome::Unknown(unknown())));
+            }
+            Step::Took { claim, payload } => {
+                let item = (ItemId(claim.item), payload.to_string(), claim.token);
+                let outcome = Outcome::Done(vec![item]);
+                history.takes.push(Taken { outcome, span });
+            }
+            Step::Settled(claim) => history.settles.push(settled(claim, Outcome::Done(()))),
+            Step::MayHaveSettled(claim) => {
+                history
+                    .settles
+                    .push(settled(claim, Outcome::Unknown(unknown())));
+            }
+            _ => {}
+        }
+    }
+}
