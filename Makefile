@@ -3,6 +3,7 @@
 #   make demo    a cluster at work while it is hurt   DIR=… LIMIT=n ONCE=1 BASE_PORT=7400
 #   make test    all tests and a short demo
 #   make bench   beside etcd, on this machine; writes docs/PERFORMANCE.md (tests/load/run.sh)
+#   make chaos   a cluster of processes under every fault, as root   MINUTES=2 SEED=… NODES=3
 #   make deny    licences and sources of what the program is built of
 #   make mixed   a cluster of an older build, upgraded   OLD=program of that build
 #   make console the web console in headless Chromium, which is installed for it (124 MB)
@@ -10,11 +11,14 @@
 #   make docs    writes docs/reference/ from the code
 #   make fix     formats the code
 
-.PHONY: console mixed demo test check fix bench build tests lints deny docs
+.PHONY: chaos console mixed demo test check fix bench build tests lints deny docs
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
 ONCE ?=
+MINUTES ?= 2
+SEED ?=
+NODES ?= 3
 BASE_PORT ?= 7400
 target := $(or $(CARGO_TARGET_DIR),target)
 
@@ -75,6 +79,12 @@ fix:
 
 mixed: build
 	deploy/check/mixed.sh $(or $(OLD),$(error OLD=program of an older build)) $(target)/debug/quorate
+
+# Network namespaces need root; the programs are built by whoever calls.
+chaos:
+	$(cargo) build --locked -p quorate-tests --bin chaos --bin test-node
+	$(if $(filter 0,$(shell id -u)),,sudo) $(target)/debug/chaos --minutes $(MINUTES) \
+		--nodes $(NODES) --dir $(target)/chaos $(if $(SEED),--seed $(SEED))
 
 bench:
 	tests/load/run.sh

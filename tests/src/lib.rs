@@ -4,6 +4,7 @@
 //! | module | what it has |
 //! |---|---|
 //! | [`process`] | one node: start, kill, pause, restart on the same directory and ports |
+//! | [`chaos`] | `make chaos`: processes on machines of their own, every fault, histories checked |
 //! | [`cluster`] | several: found and grow, find the leader, compare digests |
 //! | [`http`] | asking a node over HTTP, as probes and Prometheus do |
 //! | [`load`] | concurrent writers, bounded in rate, count and time |
@@ -19,6 +20,7 @@
 //! A scenario is a file in `tests/`. Standard error of the nodes goes to files in the scenario's
 //! directory, is printed when the scenario fails, and must never hold the word of a panic.
 
+pub mod chaos;
 pub mod cluster;
 pub mod history;
 pub mod http;
