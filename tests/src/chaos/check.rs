@@ -109,13 +109,41 @@ fn one(operations: usize, result: Result<()>) -> Verdict {
 /// Tokens are unique and in the order of real time over all keys, and no two holders of a key are
 /// sure to hold it at the same time.
 fn fencing(history: &History) -> Verdict {
-    let grants: Vec<(FencingToken, Span)> = history.grants().collect();
-    let count = grants.len();
-    let ordered = tokens::ordered_in_real_time(grants.into_iter());
-    one(
-        count,
-        ordered.and_then(|()| held::never_held_twice(&history.claims)),
-    )
+    let mut grants: BTreeMap<FencingToken, (String, Span)> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (token, span, what) in named_grants(history) {
+        count += 1;
+        if let Some((other, _)) = grants.get(&token) {
+            wrong.push(format!(
+                "token {token} was given for {other} and for {what}"
+            ));
+        }
+        grants.entry(token).or_insert((what, span));
+    }
+    let spans = grants.into_iter().map(|(token, (_, span))| (token, span));
+    let ordered = tokens::ordered_in_real_time(spans);
+    let apart = held::never_held_twice(&history.claims);
+    let found = [ordered, apart].into_iter().filter_map(Result::err);
+    wrong.extend(found.map(|error| format!("{error:#}")));
+    Verdict {
+        operations: count,
+        wrong,
+        ..Verdict::default()
+    }
+}
+
+/// Every grant, and what was granted.
+fn named_grants(history: &History) -> impl Iterator<Item = (FencingToken, Span, String)> + '_ {
+    let claims = history.claims.iter().filter_map(|claim| {
+        let token = claim.outcome.done().copied().flatten()?;
+        Some((token, claim.span, claim.key.clone()))
+    });
+    let items = history.takes.iter().filter_map(|take| {
+        let (item, _, token) = take.outcome.done()?.first()?;
+        Some((*token, take.span, format!("item {item}")))
+    });
+    claims.chain(items)
 }
 
 /// A grant on its way through a history.
@@ -265,5 +293,76 @@ fn add_items(recorder: &Recorder, records: &[Record<queues::Step>], history: &mu
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chaos::models::hand::op;
+
+    fn recorder() -> Recorder {
+        let file = tempfile::NamedTempFile::new().expect("a directory for such files");
+        Recorder::create(file.path()).expect("it can be written")
+    }
+
+    fn granted(call: Micros, key: &str, number: u32, token: u64) -> Record<leases::Step> {
+        let step = leases::Step::Granted(leases::Grant { number, token });
+        Record {
+            key: key.to_owned(),
+            ..op(call, call + 5, step)
+        }
+    }
+
+    fn wrong(recorder: &Recorder, what: &str) -> Vec<String> {
+        let mut verdicts = all(recorder);
+        verdicts.remove(what).expect("it is checked").wrong
+    }
+
+    #[test]
+    fn a_token_of_two_keys_and_one_that_goes_back_are_found() {
+        let fine = recorder();
+        fine.leases.add(granted(0, "a", 1, 5));
+        fine.leases.add(granted(10, "b", 2, 6));
+        assert_eq!(wrong(&fine, "fencing tokens"), Vec::<String>::new());
+        let twice = recorder();
+        twice.leases.add(granted(0, "a", 1, 5));
+        let hold = locks::Hold {
+            number: 2,
+            token: 5,
+        };
+        twice.locks.add(op(1, 4, locks::Step::Granted(hold)));
+        let told = wrong(&twice, "fencing tokens").join(" ");
+        assert!(told.contains("for a and for k"), "{told}");
+        let back = recorder();
+        back.leases.add(granted(0, "a", 1, 6));
+        back.leases.add(granted(10, "b", 2, 5));
+        assert_eq!(wrong(&back, "fencing tokens").len(), 1);
+    }
+
+    #[test]
+    fn two_who_are_sure_to_hold_a_key_are_found() {
+        let both = recorder();
+        both.leases.add(granted(0, "a", 1, 5));
+        both.leases.add(granted(100, "a", 2, 6));
+        assert_eq!(wrong(&both, "fencing tokens").len(), 1);
+        assert_eq!(wrong(&both, "leases").len(), 1);
+        let after = recorder();
+        after.leases.add(granted(0, "a", 1, 5));
+        after.leases.add(granted(1_500, "a", 2, 6));
+        assert_eq!(wrong(&after, "fencing tokens"), Vec::<String>::new());
+        assert_eq!(wrong(&after, "leases"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_settlement_of_what_was_never_pushed_is_found() {
+        let lost = recorder();
+        let step = queues::Step::Pushed {
+            item: 1,
+            payload: 7,
+        };
+        lost.queues.add(op(0, 5, step));
+        let told = wrong(&lost, "settled once").join(" ");
+        assert!(told.contains("lost"), "{told}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a node's process sees of its disk and its clock: `shim.c`, compiled at the start of a run
 //! and preloaded into every node.
 //!
-//! A library of our own and not `libfaketime` and `libfiu`: one page of shared memory is read by the
+//! A library of our own, not `libfaketime` and `libfiu`: a page of shared memory is read by the
 //! next call after it was written, nothing has to be installed but a C compiler, which the build
 //! needs as well, and clock and disk of one node are set without a word to the others.
 

@@ -50,6 +50,9 @@ const CONVERGES_WITHIN: Duration = Duration::from_secs(90);
 /// for, and the last word on its key.
 const STOPS_WITHIN: Duration = Duration::from_secs(120);
 
+/// With a quorum a lease ends at the next look after its time, and leaders look all the time.
+const LEASES_END_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a run is to be like.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -191,9 +194,27 @@ async fn calm(
     if let Err(error) = ended(work).await {
         trouble.push(format!("{error:#}"));
     }
+    if let Err(error) = leases_end(&field).await {
+        trouble.push(format!("{error:#}"));
+    }
     let equal = field.cluster.digests_agree().await;
     let equal = equal.and_then(|()| field.cluster.nobody_panicked());
     (equal.and(converged), trouble)
+}
+
+/// Nobody renews the leases of the histories any more: they end, not much later than their time.
+async fn leases_end(field: &Field) -> Result<()> {
+    let client = field.cluster.client()?;
+    crate::wait::until("the last leases to end", LEASES_END_WITHIN, async || {
+        let list = quorate_statemachine::lease::List {
+            prefix: "lease/".to_owned(),
+            after: None,
+            limit: 1,
+        };
+        let left = client.lease_list(list).await?;
+        Ok(left.rows.is_empty().then_some(()))
+    })
+    .await
 }
 
 async fn ended(mut work: JoinSet<Result<()>>) -> Result<()> {

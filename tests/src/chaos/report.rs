@@ -1,7 +1,6 @@
 //! What a run says at its end, and whether it has failed.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +10,9 @@ use tokio::time::Instant;
 use super::check::Verdicts;
 use super::nemesis::{Done, Fault};
 use super::resource::Updates;
+
+/// A client tries again every 200 ms at the latest.
+const QUIET_MIN: Duration = Duration::from_secs(1);
 
 /// Everything that was found.
 pub struct Report {
@@ -58,6 +60,9 @@ impl Report {
         if self.acknowledged.is_empty() {
             wrong.push("no write was acknowledged".to_owned());
         }
+        if self.slowest() == Some(0.0) {
+            wrong.push("between two faults no write was acknowledged".to_owned());
+        }
         wrong
     }
 
@@ -76,76 +81,82 @@ impl Report {
         self.acknowledged.len() as f64 / time.max(1.0)
     }
 
+    /// Acknowledged writes a second between two faults, where there were fewest. Of times that are
+    /// too short to tell nothing is said.
+    fn slowest(&self) -> Option<f64> {
+        let long = self
+            .faults
+            .iter()
+            .filter(|it| it.began - it.quiet >= QUIET_MIN);
+        let rates = long.map(|fault| {
+            let until = |end: Instant| self.acknowledged.partition_point(|at| *at < end);
+            let writes = until(fault.began) - until(fault.quiet);
+            writes as f64 / (fault.began - fault.quiet).as_secs_f64()
+        });
+        rates.min_by(f64::total_cmp)
+    }
+
     /// The table for people.
     #[must_use]
     pub fn table(&self, dir: &Path) -> String {
-        let mut text = String::new();
-        let mut line = |what: std::fmt::Arguments<'_>| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{what}");
-        };
-        line(format_args!(
-            "seed {}, files in {}",
-            self.seed,
-            dir.display()
-        ));
-        line(format_args!(
-            "{:<16} {:>6} {:>9} {:>8}  verdict",
-            "checked", "keys", "done", "unknown"
-        ));
-        for (what, it) in &self.verdicts {
-            let verdict = if it.wrong.is_empty() {
-                "right"
-            } else {
-                "WRONG"
-            };
-            let (keys, operations, unknown) = (it.keys, it.operations, it.unknown);
-            line(format_args!(
-                "{what:<16} {keys:>6} {operations:>9} {unknown:>8}  {verdict}"
-            ));
-        }
-        let [fenced, bare] = self.updates;
-        for (what, it) in [("with a fence", fenced), ("without a fence", bare)] {
-            let Updates {
-                accepted,
-                lost,
-                refused,
-            } = it;
-            line(format_args!(
-                "{what:<16} {accepted} updates, {lost} lost, {refused} refused"
-            ));
-        }
-        let mut by_kind: BTreeMap<Fault, (u64, u64)> = BTreeMap::new();
+        let mut lines = vec![format!("seed {}, files in {}", self.seed, dir.display())];
+        lines.extend(self.checked());
+        lines.extend(self.resources());
+        lines.extend(self.by_kind());
+        lines.extend(self.service());
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    fn checked(&self) -> Vec<String> {
+        let (what, keys, done, unknown) = ("checked", "keys", "done", "unknown");
+        let head = format!("{what:<16} {keys:>6} {done:>9} {unknown:>8}  verdict");
+        let rows = self.verdicts.iter().map(|(what, it)| {
+            let verdict = ["right", "WRONG"][usize::from(!it.wrong.is_empty())];
+            let (keys, done, unknown) = (it.keys, it.operations, it.unknown);
+            format!("{what:<16} {keys:>6} {done:>9} {unknown:>8}  {verdict}")
+        });
+        std::iter::once(head).chain(rows).collect()
+    }
+
+    fn resources(&self) -> Vec<String> {
+        let names = ["with a fence", "without a fence"].into_iter();
+        let rows = names.zip(&self.updates).map(|(what, it)| {
+            let (accepted, lost, refused) = (it.accepted, it.lost, it.refused);
+            format!("{what:<16} {accepted} updates, {lost} lost, {refused} refused")
+        });
+        rows.collect()
+    }
+
+    fn by_kind(&self) -> Vec<String> {
+        let mut kinds: BTreeMap<Fault, (u64, u64)> = BTreeMap::new();
         for done in &self.faults {
-            let (count, worst) = by_kind.entry(done.fault).or_default();
+            let (count, worst) = kinds.entry(done.fault).or_default();
             *count += 1;
             *worst = done.recovered_ms.max(*worst);
         }
-        line(format_args!(
-            "{:<16} {:>6}  a leader again after, at worst",
-            "fault", "count"
-        ));
-        for (fault, (count, worst)) in by_kind {
-            line(format_args!(
-                "{:<16} {count:>6}  {worst} ms",
-                format!("{fault:?}")
-            ));
-        }
-        line(format_args!(
-            "{} writes acknowledged, {:.0} a second, longest gap {} ms",
-            self.acknowledged.len(),
-            self.rate(),
-            self.longest_gap().as_millis()
-        ));
-        for (why, count) in &self.failures {
-            line(format_args!("came to nothing: {count} ({why})"));
-        }
-        if let Ok(time) = &self.converged {
-            line(format_args!(
-                "served, and equal on all members, {} ms after",
-                time.as_millis()
-            ));
-        }
-        text
+        let (fault, count) = ("fault", "count");
+        let head = format!("{fault:<16} {count:>6}  a leader again after, at worst");
+        let rows = kinds.into_iter().map(|(fault, (count, worst))| {
+            let fault = format!("{fault:?}");
+            format!("{fault:<16} {count:>6}  {worst} ms")
+        });
+        std::iter::once(head).chain(rows).collect()
+    }
+
+    fn service(&self) -> Vec<String> {
+        let (count, rate) = (self.acknowledged.len(), self.rate());
+        let gap = self.longest_gap().as_millis();
+        let mut lines = vec![format!(
+            "{count} writes acknowledged, {rate:.0} a second, longest gap {gap} ms"
+        )];
+        let slowest = self.slowest();
+        lines.extend(slowest.map(|rate| format!("between faults {rate:.0} a second at least")));
+        let failures = self.failures.iter();
+        lines.extend(failures.map(|(why, count)| format!("came to nothing: {count} ({why})")));
+        let converged = self.converged.as_ref().map(Duration::as_millis);
+        let words = |ms| format!("served, and equal on all members, {ms} ms after");
+        lines.extend(converged.ok().map(words));
+        lines
     }
 }

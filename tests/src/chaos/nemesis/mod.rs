@@ -1,7 +1,7 @@
 //! Faults. Each is done to a running cluster, lasts for a while, and is undone.
 //!
 //! A run deals them from a shuffled deck: every kind comes before one comes again. What is chosen
-//! and for how long comes from the seed; what the cluster makes of it, and when, does not, so a seed
+//! and for how long comes from the seed; what the cluster makes of it, and when, does not: a seed
 //! repeats a plan and not a run.
 
 mod clock;
@@ -14,11 +14,11 @@ mod pause;
 mod restart;
 mod torn;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::field::Field;
 
@@ -110,6 +110,12 @@ pub struct Done {
     pub lasted_ms: u64,
     /// From then until a leader was confirmed by a quorum.
     pub recovered_ms: u64,
+    /// From when on nothing was done to the cluster before this fault.
+    #[serde(skip)]
+    pub quiet: Instant,
+    /// When this fault began.
+    #[serde(skip)]
+    pub began: Instant,
 }
 
 /// Deals faults until the time is over. What was done is told one by one.
@@ -124,13 +130,14 @@ pub async fn run(
     let begin = Instant::now();
     let mut left: Vec<Fault> = Vec::new();
     while begin.elapsed() < time {
+        let quiet = Instant::now();
         sleep(Duration::from_millis(random.u64(QUIET_MS))).await;
         if left.is_empty() {
             left = deck.to_vec();
             random.shuffle(&mut left);
         }
         let Some(fault) = left.pop() else { break };
-        let done = one(field, fault, &mut random, begin);
+        let done = one(field, fault, &mut random, (begin, quiet));
         let done = done
             .await
             .with_context(|| format!("during the fault {fault:?}"))?;
@@ -143,7 +150,7 @@ async fn one(
     field: &mut Field,
     fault: Fault,
     random: &mut fastrand::Rng,
-    begin: Instant,
+    (begin, quiet): (Instant, Instant),
 ) -> Result<Done> {
     let at = Instant::now();
     println!("{:>7.1} s  {fault:?}", begin.elapsed().as_secs_f64());
@@ -161,6 +168,8 @@ async fn one(
         at_ms: millis(at.duration_since(begin)),
         lasted_ms: millis(mended.duration_since(at)),
         recovered_ms: millis(mended.elapsed()),
+        quiet,
+        began: at,
     })
 }
 

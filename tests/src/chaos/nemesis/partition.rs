@@ -62,7 +62,7 @@ pub(super) async fn one_way(field: &mut Field, random: &mut fastrand::Rng) -> Re
     Ok(format!("{} {does}", name(field, node)))
 }
 
-/// With three nodes: the ends of a line do not hear each other. With more: each hears the two beside
+/// With three nodes the ends of a line do not hear each other. With more each hears the two beside
 /// it, or two halves have one node in common.
 pub(super) async fn ring(field: &mut Field, random: &mut fastrand::Rng) -> Result<String> {
     let mut nodes: Vec<usize> = (0..field.size()).collect();
