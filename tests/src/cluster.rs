@@ -23,6 +23,9 @@ const SCENARIO_MAX: Duration = Duration::from_secs(300);
 /// A follower that passes a mark by a snapshot keeps no digest of it, so the mark is set again.
 const MARKS_MAX: u32 = 20;
 
+/// What starts the node of a name.
+pub type SpawnOf = Arc<dyn Fn(&str) -> Spawn + Send + Sync>;
+
 /// What a scenario's cluster is like.
 #[derive(Clone)]
 pub struct Options {
@@ -37,7 +40,7 @@ pub struct Options {
     /// Whether connections are encrypted.
     pub tls: bool,
     /// Starts the node of this name.
-    pub spawn: Option<Arc<dyn Fn(&str) -> Spawn + Send + Sync>>,
+    pub spawn: Option<SpawnOf>,
     /// Where the files of the nodes go, and stay; none for a directory that goes with the cluster.
     pub dir: Option<PathBuf>,
 }

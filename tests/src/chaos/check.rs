@@ -48,8 +48,10 @@ pub fn all(recorder: &Recorder) -> Verdicts {
             each_key(&recorder.sessions.all(), sessions::check),
         ),
     ]);
-    let mut history = History::default();
-    history.claims = lease_claims(recorder, &leases);
+    let mut history = History {
+        claims: lease_claims(recorder, &leases),
+        ..History::default()
+    };
     history.claims.extend(lock_claims(recorder, &locks));
     add_items(recorder, &queues, &mut history);
     verdicts.insert("fencing tokens", fencing(&history));
