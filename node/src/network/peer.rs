@@ -33,7 +33,7 @@ use crate::membership::ADMINISTER_TIMEOUT;
 use crate::metrics::{PeerTimings, peer};
 use crate::quarantine::Quarantine;
 use crate::raft::{Member, Snapshot, TypeConfig, Vote};
-use crate::storage::SnapshotData;
+use crate::storage::{SnapshotData, StateReader};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,6 +57,7 @@ pub struct Peers {
     node_id: u64,
     connector: Connector,
     quarantine: Arc<Quarantine>,
+    state: StateReader,
     channels: Mutex<HashMap<(String, Use), Channel>>,
     /// Where each member is now. A replication stream outlives a change of its target's address:
     /// Raft opens it once and keeps it.
@@ -81,6 +82,7 @@ impl Peers {
         node_id: u64,
         connector: Connector,
         quarantine: Arc<Quarantine>,
+        state: StateReader,
         round_trips: PeerTimings,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -88,6 +90,7 @@ impl Peers {
             node_id,
             connector,
             quarantine,
+            state,
             channels: Mutex::default(),
             addrs: Mutex::default(),
             skews: Mutex::default(),
@@ -250,8 +253,17 @@ impl Peers {
     ) -> Result<(), NodeError> {
         let mut client = self.client(addr, Use::Snapshot)?;
         let request = |messages| self.request(to, messages);
-        let sent = super::snapshot::send(&mut client, request, vote, data, true);
-        sent.await.map(drop)
+        let sent = super::snapshot::send(&mut client, request, vote, data.clone(), true).await;
+        sent.inspect_err(|error| self.snapshot_refused(error, data))
+            .map(drop)
+    }
+
+    /// Whoever refuses a snapshot as a bad one may have found this node's disk to be damaged.
+    fn snapshot_refused(&self, error: &NodeError, data: SnapshotData) {
+        if matches!(error, NodeError::Invalid(_)) {
+            let state = self.state.clone();
+            tokio::task::spawn_blocking(move || state.check_refused(&data));
+        }
     }
 
     /// Gives a blank node its id; answers the id that it has, and what it knows.
@@ -556,11 +568,15 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         sound.map_err(|error| Unreachable::new(&error))?;
         let mut client = self.client(Use::Snapshot)?;
         let request = |messages| self.request(messages);
-        let send = super::snapshot::send(&mut client, request, vote, snapshot.snapshot, false);
+        let data = snapshot.snapshot.clone();
+        let send = super::snapshot::send(&mut client, request, vote, data, false);
         tokio::select! {
             closed = cancel => Err(closed.into()),
             sent = send => {
-                let vote = sent.map_err(|error| NetworkError::new(&error))?;
+                let vote = sent.map_err(|error| {
+                    self.peers.snapshot_refused(&error, snapshot.snapshot);
+                    NetworkError::new(&error)
+                })?;
                 Ok(SnapshotResponse::new(vote))
             }
         }

@@ -163,6 +163,14 @@ async fn take(
     }
     let finished = blocking(move || receiver.finish()).await?;
     let data = finished.map_err(|error| wire::bad("snapshot", &error.to_string(), "see there"))?;
+    let (data, sound) = blocking(move || {
+        // Raft stops a node that fails to install a snapshot, and who has sent it may be the one
+        // whose disk is damaged.
+        let sound = data.check_rows();
+        (data, sound)
+    })
+    .await?;
+    sound.map_err(|error| wire::bad("snapshot", &error.to_string(), "as it was sent"))?;
     let vote = if start.resync {
         quarantine::rebuild(core, data).await?;
         core.raft().metrics().borrow_watched().vote

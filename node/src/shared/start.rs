@@ -22,9 +22,12 @@ use crate::quarantine::{self, Quarantine};
 use crate::raft::{Member, Raft};
 use crate::read::{ReadContext, Reader};
 use crate::server::SAVES_MAX;
-use crate::storage::{Identity, StateChange, Storage, StorageOptions};
+use crate::storage::{Identity, StateChange, StateReader, Storage, StorageOptions};
 use crate::tls::Tls;
 use crate::{backup, room, steward, ticker, upgrade};
+
+/// Tells why a store has stopped.
+type Failure = watch::Receiver<Option<String>>;
 
 impl Shared {
     /// Opens the stores and starts Raft and all that belongs to a member.
@@ -37,10 +40,11 @@ impl Shared {
             index: state.applied().map_or(0, |id| id.index),
         });
         let stores = Arc::new(storage.handles());
-        let (log, log_failure) = (storage.log.reader(), storage.log.failure());
+        let log = storage.log.reader();
+        let failures = (storage.log.failure(), storage.state.failure());
         let quarantine = self.open_quarantine().await?;
 
-        let peers = self.peers(&identity, &quarantine);
+        let peers = self.peers(&identity, &quarantine, &state);
         let raft = self.start_raft(&identity, storage, &peers, !quarantine.is_on());
         let raft = raft.await?;
 
@@ -91,19 +95,32 @@ impl Shared {
             changing: tokio::sync::Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
         });
-        self.run_tasks(&core, log_failure);
+        self.run_tasks(&core, failures);
         self.health.send_replace(Health::Running);
         *self.core.write().unwrap_or_else(PoisonError::into_inner) = Some(core);
         Ok(())
     }
 
-    fn peers(&self, identity: &Identity, quarantine: &Arc<Quarantine>) -> Arc<Peers> {
+    fn peers(
+        &self,
+        identity: &Identity,
+        quarantine: &Arc<Quarantine>,
+        state: &StateReader,
+    ) -> Arc<Peers> {
         let tls = self.tls.as_ref();
         let connector = tls.map_or_else(Connector::plain, Tls::connector);
         let (cluster_id, node_id) = (identity.cluster_id.clone(), identity.node_id);
         let round_trips = self.metrics.recorded().round_trips.clone();
         let quarantine = Arc::clone(quarantine);
-        Peers::new(cluster_id, node_id, connector, quarantine, round_trips)
+        let state = state.clone();
+        Peers::new(
+            cluster_id,
+            node_id,
+            connector,
+            quarantine,
+            state,
+            round_trips,
+        )
     }
 
     /// Starts Raft. A node that cannot lead votes like the others.
@@ -162,7 +179,7 @@ impl Shared {
             .map_err(|error| StartError::Raft(error.to_string()))?
     }
 
-    fn run_tasks(self: &Arc<Self>, core: &Arc<Core>, log: watch::Receiver<Option<String>>) {
+    fn run_tasks(self: &Arc<Self>, core: &Arc<Core>, failures: (Failure, Failure)) {
         self.tasks
             .spawn(ticker::run(Arc::clone(core), self.stop.clone()));
         let stewarded = Arc::clone(core);
@@ -189,20 +206,26 @@ impl Shared {
         }
         let (shared, failed) = (Arc::clone(self), Arc::clone(core));
         self.tasks
-            .spawn(async move { shared.watch_failure(&failed, log).await });
+            .spawn(async move { shared.watch_failure(&failed, failures).await });
         let core = Arc::clone(core);
         self.spawn_until_stop(async move { announce(&core).await });
     }
 
     /// Tells the host when the node has stopped because something is broken. It never ends the
     /// host's process.
-    async fn watch_failure(&self, core: &Core, mut log: watch::Receiver<Option<String>>) {
+    async fn watch_failure(&self, core: &Core, (mut log, mut state): (Failure, Failure)) {
         let mut metrics = core.raft.metrics();
         let mut leader = None;
         let facts = loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 failed = log.wait_for(Option::is_some) => {
+                    if let Ok(facts) = failed {
+                        break facts.clone().unwrap_or_default();
+                    }
+                    return;
+                }
+                failed = state.wait_for(Option::is_some) => {
                     if let Ok(facts) = failed {
                         break facts.clone().unwrap_or_default();
                     }

@@ -112,7 +112,8 @@ pub enum StorageError {
     /// What is on the disk is not what was written.
     #[error(
         "{}: {problem}; what is on this disk is damaged, so this node must not vote with it: \
-         remove this member and add it again with an empty directory",
+         remove this member and add it again with an empty directory (`quorate member replace` \
+         does both)",
         path.display()
     )]
     Damaged {
@@ -141,12 +142,12 @@ impl StorageError {
         path: &Path,
     ) -> impl FnOnce(rocksdb::Error) -> Self {
         let path = path.to_owned();
-        move |source| match source.kind() {
-            rocksdb::ErrorKind::Corruption => Self::Damaged {
+        move |source| match is_damage(&source) {
+            true => Self::Damaged {
                 path,
                 problem: source.to_string(),
             },
-            _ => Self::Database {
+            false => Self::Database {
                 doing,
                 path,
                 source,
@@ -159,6 +160,17 @@ impl StorageError {
             path: path.to_owned(),
             problem: problem.into(),
         }
+    }
+}
+
+/// Whether the disk holds something else than was written: a checksum does not hold, or a file is
+/// gone that another one names.
+fn is_damage(error: &rocksdb::Error) -> bool {
+    use rocksdb::ErrorKind;
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::NotFound => true,
+        ErrorKind::IOError => error.as_ref().contains("No such file or directory"),
+        _ => false,
     }
 }
 

@@ -142,8 +142,8 @@ impl Stopped {
     pub fn verify_snapshots(&self) -> Result<(), StorageError> {
         snapshot::check_all_whole(&self.dir.snapshots())?;
         for data in self.list()? {
-            snapshot::check_files(&data)?;
-            Rows::of_snapshot(&data)?.facts()?.check(data.path())?;
+            data.check_files()?;
+            data.check_rows()?;
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl Stopped {
         let applied = state.as_ref().map(Rows::applied).transpose()?.flatten();
         let rows = match (state, snapshot) {
             (_, Some(snapshot)) if covers(&snapshot) > applied => {
-                snapshot::check_files(&snapshot)?;
+                snapshot.check_files()?;
                 Rows::of_snapshot(&snapshot)?
             }
             (Some(state), _) => state,

@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::codec::{FORMAT_VERSION, decode_snapshot_meta, encode_snapshot_meta, take_version};
 use super::error::StorageError;
 use super::files;
+use super::state::offline::Rows;
 use crate::raft::SnapshotMeta;
 
 const MANIFEST: &str = "manifest";
@@ -183,6 +184,8 @@ struct SnapshotDir {
     manifest: Manifest,
     /// Whether the directory goes away with the last copy.
     doomed: AtomicBool,
+    /// Whether all of its rows were read and found right.
+    sound: AtomicBool,
 }
 
 impl Drop for SnapshotDir {
@@ -197,11 +200,11 @@ impl Drop for SnapshotDir {
 
 impl SnapshotData {
     pub(super) fn new(path: PathBuf, manifest: Manifest) -> Self {
-        let doomed = AtomicBool::new(false);
         let dir = Arc::new(SnapshotDir {
             path,
             manifest,
-            doomed,
+            doomed: AtomicBool::new(false),
+            sound: AtomicBool::new(false),
         });
         Self { dir }
     }
@@ -241,6 +244,38 @@ impl SnapshotData {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.dir.path
+    }
+
+    /// The first file whose content is not what the manifest says.
+    pub(super) fn check_files(&self) -> Result<(), StorageError> {
+        for file in &self.manifest().files {
+            let path = self.path().join(&file.name);
+            let found = hash_file(&path).map_err(StorageError::io("read", &path))?;
+            if found != (file.size, file.checksum) {
+                let problem = "its content is not the one that the snapshot's manifest names";
+                return Err(StorageError::damaged(&path, problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all rows. Whoever made the snapshot hashed its files as they were: if a table was
+    /// damaged by then, they match the manifest and are damaged.
+    pub fn check_rows(&self) -> Result<(), StorageError> {
+        let facts = Rows::of_snapshot(self)?.facts()?;
+        let meta = &self.manifest().meta;
+        if facts.applied != meta.last_log_id || facts.membership != meta.last_membership {
+            let problem = "it covers something else than its manifest says";
+            return Err(StorageError::damaged(self.path(), problem));
+        }
+        facts.check(self.path())?;
+        self.dir.sound.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether [`Self::check_rows`] found them right.
+    pub(super) fn is_sound(&self) -> bool {
+        self.dir.sound.load(Ordering::Acquire)
     }
 
     /// Lets the files go with the last copy.
@@ -392,19 +427,6 @@ fn published(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
     let names = files::names(dir)?.into_iter();
     let names = names.filter(|name| !unfinished(name));
     Ok(names.map(|name| dir.join(name)).collect())
-}
-
-/// The first file whose content is not what the manifest says.
-pub(super) fn check_files(data: &SnapshotData) -> Result<(), StorageError> {
-    for file in &data.manifest().files {
-        let path = data.path().join(&file.name);
-        let found = hash_file(&path).map_err(StorageError::io("read", &path))?;
-        if found != (file.size, file.checksum) {
-            let problem = "its content is not the one that the snapshot's manifest names";
-            return Err(StorageError::damaged(&path, problem));
-        }
-    }
-    Ok(())
 }
 
 /// A whole snapshot, judged by its manifest and its files' sizes; checksums are checked by whoever

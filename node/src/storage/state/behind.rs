@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::Shared;
 use super::view::Overlay;
@@ -67,7 +68,7 @@ pub(super) struct Behind {
     /// Held by whoever writes.
     turn: Mutex<()>,
     /// Why nothing can be written any more.
-    failure: OnceLock<String>,
+    failure: watch::Sender<Option<String>>,
 }
 
 impl Behind {
@@ -76,7 +77,7 @@ impl Behind {
         let behind = Self {
             wake,
             turn: Mutex::new(()),
-            failure: OnceLock::new(),
+            failure: watch::Sender::new(None),
         };
         (behind, woken)
     }
@@ -87,16 +88,27 @@ impl Behind {
         let _ = self.wake.try_send(());
     }
 
-    /// Nothing may be applied or written any more.
-    pub fn fail(&self, problem: &StorageError) {
-        self.failure.get_or_init(|| problem.to_string());
+    /// Nothing may be applied or written any more. The first problem is the one that counts.
+    pub fn fail(&self, problem: &str) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                *failure = Some(problem.to_owned());
+            }
+            first
+        });
+    }
+
+    /// Tells when that is so, and why.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
     }
 
     /// An error once a write has failed: what is on disk then is unknown, so the node must stop.
-    pub fn check(&self) -> io::Result<()> {
-        match self.failure.get() {
+    pub fn check(&self) -> Result<(), StorageError> {
+        match &*self.failure.borrow() {
             None => Ok(()),
-            Some(problem) => Err(StorageError::Stopped(problem.clone()).into()),
+            Some(problem) => Err(StorageError::Stopped(problem.clone())),
         }
     }
 }
@@ -126,9 +138,7 @@ impl Shared {
     pub(super) fn write_pending(&self) -> Result<(), StorageError> {
         let behind = &self.behind;
         let _turn = behind.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(problem) = behind.failure.get() {
-            return Err(StorageError::Stopped(problem.clone()));
-        }
+        behind.check()?;
         let (database, rows, applied, membership) = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             let rows = state.pending.begin();
@@ -137,7 +147,7 @@ impl Shared {
         };
         let written = database.write(&rows, applied.as_ref(), &membership);
         if let Err(error) = &written {
-            behind.fail(error);
+            behind.fail(&error.to_string());
             return written;
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);

@@ -15,12 +15,18 @@ pub(super) fn write_current(dir: &Path, number: u64) -> Result<(), StorageError>
     files::replace(&open::current_of(dir), &bytes)
 }
 
-/// The number of the state directory that holds; a new node's is 1.
+/// The number of the state directory that holds; a new node's is 1. The file is written before the
+/// first state is made, so without it there is none.
 pub(super) fn current_number(dir: &Path) -> Result<u64, StorageError> {
-    match read_current(dir)? {
-        Some(number) => Ok(number),
-        None => write_current(dir, 1).map(|()| 1),
+    if let Some(number) = read_current(dir)? {
+        return Ok(number);
     }
+    let names = files::names(dir)?;
+    if let Some(state) = names.iter().find(|name| open::state_number(name).is_some()) {
+        let problem = format!("the file is missing, but there is {state} beside it");
+        return Err(StorageError::damaged(&open::current_of(dir), problem));
+    }
+    write_current(dir, 1).map(|()| 1)
 }
 
 pub(super) fn read_current(dir: &Path) -> Result<Option<u64>, StorageError> {

@@ -1,6 +1,7 @@
 //! The RocksDB of the state: rows of the state machine, and two rows of the node.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ pub(super) struct Database {
     // Dropped in this order: closed first, removed after.
     db: DB,
     dir: Directory,
+    unreadable: OnceLock<String>,
 }
 
 struct Directory {
@@ -64,7 +66,11 @@ impl Database {
             path: path.to_owned(),
             doomed: AtomicBool::new(false),
         };
-        Self { db, dir }
+        Self {
+            db,
+            dir,
+            unreadable: OnceLock::new(),
+        }
     }
 
     /// Lets the files go with the last user.
@@ -76,12 +82,24 @@ impl Database {
         StorageError::damaged(&self.dir.path, problem)
     }
 
+    /// Why a row could not be read, if that has happened.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.get().map(String::as_str)
+    }
+
+    fn not_read(&self, error: rocksdb::Error) -> StorageError {
+        let error = self.failed("read")(error);
+        self.unreadable.get_or_init(|| error.to_string());
+        error
+    }
+
     fn failed(&self, doing: &'static str) -> impl FnOnce(rocksdb::Error) -> StorageError {
         StorageError::database(doing, &self.dir.path)
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let row = self.db.get_pinned(key).map_err(self.failed("read"))?;
+        let row = self.db.get_pinned(key);
+        let row = row.map_err(|error| self.not_read(error))?;
         Ok(row.map(|row| Bytes::copy_from_slice(&row)))
     }
 
@@ -102,7 +120,7 @@ impl Database {
             }
             rows.next();
         }
-        rows.status().map_err(self.failed("read"))
+        rows.status().map_err(|error| self.not_read(error))
     }
 
     /// Rows, applied log id and membership in one batch, without a write-ahead log.

@@ -42,6 +42,7 @@ use quorate_statemachine::figure::Figure;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::tables::{self, MetaRow};
 use quorate_statemachine::{Timestamp, codec, version};
+use tokio::sync::watch;
 
 use self::behind::{Behind, Pending};
 use self::current::{current_number, remove_other_states};
@@ -215,6 +216,12 @@ impl StateStore {
     pub(super) fn handle(&self) -> Weak<dyn Any + Send + Sync> {
         let shared: Arc<dyn Any + Send + Sync> = self.shared.clone();
         Arc::downgrade(&shared)
+    }
+
+    /// Tells why the state has stopped, when it has. The node must stop too.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared.behind.failure()
     }
 
     /// A reader, for queries and for the network.

@@ -53,10 +53,30 @@ impl StateReader {
 
     /// Calls `read` with the rows, the last applied index (0 before the first) and cluster time.
     /// Entries wait to be put in place until it returns: keep it short.
+    ///
+    /// If a row cannot be read, `read` is told so, and the store fails: what else is damaged nobody
+    /// knows.
     pub fn read<T>(&self, read: impl FnOnce(&dyn view::View, u64, Timestamp) -> T) -> T {
         let state = self.shared.state();
         let applied = state.applied.map_or(0, |applied| applied.index);
-        read(&state.view(), applied, state.meta.now)
+        let told = read(&state.view(), applied, state.meta.now);
+        if let Some(problem) = state.database.unreadable() {
+            self.shared.behind.fail(problem);
+        }
+        told
+    }
+
+    /// Reads all of a snapshot of this node that another one has refused. If it is damaged so is
+    /// the state that it was made of, which fails.
+    pub fn check_refused(&self, data: &SnapshotData) {
+        let whole = data.check_files().and_then(|()| match data.is_sound() {
+            true => Ok(()),
+            false => data.check_rows(),
+        });
+        if let Err(error) = whole {
+            tracing::error!(%error, "a snapshot of this node is damaged");
+            self.shared.behind.fail(&error.to_string());
+        }
     }
 
     /// The last applied log id.

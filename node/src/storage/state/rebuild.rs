@@ -42,7 +42,7 @@ impl Shared {
         snapshot.link_to(&path)?;
         let mut digests = Digests::default();
         let built = State::load(&self.dir, number, &self.options)
-            .and_then(|state| check_installed(state, &snapshot.manifest().meta))
+            .and_then(|state| check_installed(state, snapshot))
             .and_then(|state| self.catch_up(state, log, &mut digests));
         let state = match built {
             Ok(state) => state,
@@ -100,7 +100,7 @@ impl Shared {
         state.database.flush()?;
         if let Err(error) = write_current(&self.dir, state.number) {
             // Which of the two states the next start finds is unknown, so this one must not go on.
-            self.behind.fail(&error);
+            self.behind.fail(&error.to_string());
             return Err(error);
         }
         self.take_place(&mut present, state, digests);

@@ -17,6 +17,7 @@ use crate::origin::Caller;
 use crate::raft::{Membership, Proposal, log_id};
 use crate::storage::{DataDir, Identity, Manifest, Receiver, Storage, StorageOptions};
 
+mod damage;
 mod rebuild;
 mod snapshots;
 
