@@ -410,7 +410,7 @@ const PEER_CONNECTIONS: usize = 256;
 /// Connections of probes and browsers at a time.
 const PROBE_CONNECTIONS: usize = 256;
 
-/// How long a connection of HTTP/1 may be silent.
+/// How long a connection of HTTP/1 may be silent between two requests.
 const PROBE_IDLE: Duration = Duration::from_secs(60);
 
 /// What a port takes. A port without a name of its own has no TLS.
@@ -436,7 +436,7 @@ fn edge(shared: &Shared, what: &'static str, port: Option<Port>) -> Edge {
         patience: Patience {
             first: Duration::from_millis(limits.handshake_ms),
             idle,
-            by_bytes: port.is_none(),
+            plain: port.is_none(),
         },
     }
 }

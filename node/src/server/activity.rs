@@ -8,10 +8,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tonic::body::Body as RequestBody;
 use tonic::codegen::{Body, Service, http};
 use tower::Layer;
 
 use super::caller::Caller;
+use super::unfinished::{Counting, Share};
 
 /// What a connection does.
 #[derive(Debug)]
@@ -74,9 +76,12 @@ pub struct ConnectionInfo {
     pub caller: Caller,
     /// What is done on it.
     pub activity: Arc<Activity>,
+    /// What is held of its messages.
+    pub share: Arc<Share>,
 }
 
-/// Counts the requests of each connection, and gives each request its [`Caller`].
+/// Counts the requests of each connection and what is held of their messages, and gives each
+/// request its [`Caller`].
 #[derive(Debug, Clone, Copy)]
 pub struct Requests;
 
@@ -92,9 +97,9 @@ impl<S> Layer<S> for Requests {
 #[derive(Debug, Clone)]
 pub struct Counted<S>(S);
 
-impl<S, In, Out> Service<http::Request<In>> for Counted<S>
+impl<S, Out> Service<http::Request<RequestBody>> for Counted<S>
 where
-    S: Service<http::Request<In>, Response = http::Response<Out>>,
+    S: Service<http::Request<RequestBody>, Response = http::Response<Out>>,
     S::Future: Send + 'static,
 {
     type Response = http::Response<CountedBody<Out>>;
@@ -105,12 +110,14 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: http::Request<In>) -> Self::Future {
-        let info = request.extensions_mut().remove::<ConnectionInfo>();
-        let open = info.map(|ConnectionInfo { caller, activity }| {
-            request.extensions_mut().insert(caller);
-            Open::new(activity)
-        });
+    fn call(&mut self, mut request: http::Request<RequestBody>) -> Self::Future {
+        let mut open = None;
+        if let Some(info) = request.extensions_mut().remove::<ConnectionInfo>() {
+            request.extensions_mut().insert(info.caller);
+            open = Some(Open::new(info.activity));
+            let counting = |body| RequestBody::new(Counting::new(body, info.share));
+            request = request.map(counting);
+        }
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = answer.await?;

@@ -15,6 +15,7 @@ use tonic::transport::server::Connected;
 use super::activity::{Activity, ConnectionInfo};
 use super::caller::Caller;
 use super::edge::Place;
+use super::unfinished::{Share, Unfinished};
 
 /// What a connection of HTTP/2 begins with; one that has said less has said nothing.
 const PREFACE_BYTES: usize = 24;
@@ -26,9 +27,38 @@ pub struct Patience {
     pub first: Duration,
     /// Later, while nothing that was asked on it is open.
     pub idle: Duration,
-    /// Whether any bytes count as work, as with HTTP/1. With HTTP/2 they do not: pings flow on a
+    /// Whether it speaks HTTP/1: then the end of a request's head and all that is answered count as
+    /// work, and what trickles in does not. With HTTP/2 bytes say nothing: pings flow on a
     /// connection on which nothing is asked.
-    pub by_bytes: bool,
+    pub plain: bool,
+}
+
+/// Follows HTTP/1 to where heads end, at an empty line.
+#[derive(Debug, Default)]
+struct Heads {
+    /// Something stood there since the last one ended.
+    begun: bool,
+    /// Nothing stands in this line.
+    empty: bool,
+}
+
+impl Heads {
+    /// Whether one ends in these bytes.
+    fn end_in(&mut self, bytes: &[u8]) -> bool {
+        let mut ended = false;
+        for byte in bytes {
+            match byte {
+                b'\n' if self.begun && self.empty => {
+                    ended = true;
+                    self.begun = false;
+                }
+                b'\n' => self.empty = true,
+                b'\r' => {}
+                _ => (self.begun, self.empty) = (true, false),
+            }
+        }
+        ended
+    }
 }
 
 /// A connection, and who is at its other end.
@@ -36,8 +66,12 @@ pub struct Connection {
     stream: Stream,
     caller: Caller,
     activity: Arc<Activity>,
+    share: Arc<Share>,
     patience: Patience,
     heard: usize,
+    heads: Heads,
+    /// Whether the first thing was said that counts.
+    opened: bool,
     /// When to look again.
     look: Pin<Box<Sleep>>,
     _place: Place,
@@ -45,13 +79,22 @@ pub struct Connection {
 
 impl Connection {
     /// Of a stream that was just opened; `place` is given back with it.
-    pub(super) fn new(stream: Stream, caller: Caller, patience: Patience, place: Place) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        caller: Caller,
+        patience: Patience,
+        place: Place,
+        unfinished: &Arc<Unfinished>,
+    ) -> Self {
         Self {
             stream,
             caller,
             activity: Activity::new(),
+            share: Share::of(unfinished),
             patience,
             heard: 0,
+            heads: Heads::default(),
+            opened: false,
             look: Box::pin(tokio::time::sleep(patience.first)),
             _place: place,
         }
@@ -62,22 +105,25 @@ impl Connection {
         &self.caller
     }
 
-    fn heard(&mut self, bytes: usize) {
-        if self.heard < PREFACE_BYTES {
-            self.heard = self.heard.saturating_add(bytes);
-            if self.heard >= PREFACE_BYTES {
+    fn heard(&mut self, bytes: &[u8]) {
+        if self.patience.plain {
+            if self.heads.end_in(bytes) {
+                self.opened = true;
                 self.activity.touch();
             }
-        }
-        if self.patience.by_bytes && bytes > 0 {
-            self.activity.touch();
+        } else if !self.opened {
+            self.heard = self.heard.saturating_add(bytes.len());
+            if self.heard >= PREFACE_BYTES {
+                self.opened = true;
+                self.activity.touch();
+            }
         }
     }
 
     /// Why it is cut, once it has said nothing for too long.
     fn tired(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while self.look.as_mut().poll(cx).is_ready() {
-            if self.heard < PREFACE_BYTES && !self.patience.by_bytes {
+            if !self.opened {
                 return Poll::Ready(self.cut("said nothing", self.patience.first));
             }
             let idle = self.activity.idle();
@@ -106,6 +152,7 @@ impl Connected for Connection {
         ConnectionInfo {
             caller: self.caller.clone(),
             activity: Arc::clone(&self.activity),
+            share: Arc::clone(&self.share),
         }
     }
 }
@@ -119,7 +166,7 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_ready() {
-            self.heard(buf.filled().len() - before);
+            self.heard(&buf.filled()[before..]);
             return read;
         }
         self.tired(cx).map(Err)
@@ -133,7 +180,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if self.patience.by_bytes && written.is_ready() {
+        if self.patience.plain && written.is_ready() {
             self.activity.touch();
         }
         written
@@ -145,7 +192,7 @@ impl AsyncWrite for Connection {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        if self.patience.by_bytes && written.is_ready() {
+        if self.patience.plain && written.is_ready() {
             self.activity.touch();
         }
         written
@@ -161,5 +208,25 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_at_an_empty_line_behind_something_however_it_is_cut() {
+        let requests = b"\r\n\nGET / HTTP/1.1\r\nx: y\r\n\r\nGET / HTTP/1.1\n\n";
+        for size in 1..requests.len() {
+            let mut heads = Heads::default();
+            let pieces = requests.chunks(size);
+            let ended = pieces.filter(|piece| heads.end_in(piece)).count();
+            // Both in one piece are one sign of work.
+            assert!(ended == 2 || size > 16 && ended == 1, "{ended} by {size}");
+        }
+        let mut heads = Heads::default();
+        assert!(!heads.end_in(b"\n\n\n"), "empty lines are nothing");
+        assert!(!heads.end_in(b"x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"));
     }
 }

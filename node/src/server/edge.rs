@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::caller::Caller;
 use super::connection::{Connection, Patience};
+use super::unfinished::Unfinished;
 use crate::tls::{Port, Tls};
 
 /// Connections that have opened and wait to be served.
@@ -70,6 +71,7 @@ impl Edge {
         let taking = Taking {
             edge: self,
             places: Arc::default(),
+            unfinished: Arc::default(),
             told: Arc::new(Semaphore::new(TOLD_MAX)),
             opened,
         };
@@ -80,6 +82,7 @@ impl Edge {
 struct Taking {
     edge: Edge,
     places: Arc<Places>,
+    unfinished: Arc<Unfinished>,
     told: Arc<Semaphore>,
     opened: mpsc::Sender<io::Result<Connection>>,
 }
@@ -117,7 +120,8 @@ impl Taking {
         let first = self.edge.patience.first;
         match timeout(first, self.opened(stream, address)).await {
             Ok(Ok((stream, caller))) => {
-                let connection = Connection::new(stream, caller, self.edge.patience, place);
+                let (patience, unfinished) = (self.edge.patience, &self.unfinished);
+                let connection = Connection::new(stream, caller, patience, place, unfinished);
                 // Nobody takes it: the node stops.
                 let _ = self.opened.send(Ok(connection)).await;
             }
@@ -315,7 +319,7 @@ mod tests {
             patience: Patience {
                 first: Duration::from_secs(1),
                 idle: Duration::from_secs(1),
-                by_bytes: false,
+                plain: false,
             },
         }
     }

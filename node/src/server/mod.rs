@@ -14,6 +14,7 @@ mod listen;
 mod routes;
 mod save;
 mod typed;
+mod unfinished;
 
 use quorate_client::{Consistency, Executed};
 use quorate_rpc::{NodeError, v1};
