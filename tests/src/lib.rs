@@ -6,6 +6,7 @@
 //! | [`process`] | one node: start, kill, pause, restart on the same directory and ports |
 //! | [`chaos`] | `make chaos`: processes on machines of their own, every fault, histories checked |
 //! | [`cluster`] | several: found and grow, find the leader, compare digests |
+//! | [`examine`] | all that the stores of a stopped node hold, read as the node reads them |
 //! | [`http`] | asking a node over HTTP, as probes and Prometheus do |
 //! | [`load`] | concurrent writers, bounded in rate, count and time |
 //! | [`history`] | what the writers asked for, when, and what they were answered |
@@ -22,6 +23,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod examine;
 pub mod history;
 pub mod http;
 pub mod load;

@@ -211,7 +211,8 @@ impl NodeProcess {
         self.signal(Signal::CONT)
     }
 
-    fn pid(&self) -> Result<u32> {
+    /// The process that runs.
+    pub fn pid(&self) -> Result<u32> {
         Ok(self.child.as_ref().context("it does not run")?.id())
     }
 

@@ -1,5 +1,6 @@
 //! One node as a process of its own: `test-node CONFIG.toml`. With `plant` behind it, the state of
-//! the stopped node is made another than its log says, as a fault of memory or program would.
+//! the stopped node is made another than its log says, as a fault of memory or program would; with
+//! `examine`, its stores are opened and read ([`quorate_tests::examine`]).
 //!
 //! It stops in order on SIGTERM. It ends at once when its stdin closes, so that no node outlives
 //! the test that started it, and with an error when the node has stopped by itself.
@@ -17,6 +18,7 @@ use quorate_node::storage::{DataDir, Storage, StorageOptions};
 use quorate_node::{Config, Health, Node};
 use quorate_statemachine::process::Register;
 use quorate_statemachine::{Command, Name};
+use quorate_tests::examine;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -41,12 +43,16 @@ async fn run() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let path = args
         .next()
-        .context("usage: test-node CONFIG.toml [plant]")?;
+        .context("usage: test-node CONFIG.toml [plant|examine]")?;
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let config: Config = toml::from_str(&text).with_context(|| format!("{path} is no config"))?;
     match args.next().as_deref() {
         None => serve(config).await,
         Some("plant") => plant(&config).await,
+        Some("examine") => {
+            print!("{}", examine::examine(&config).await?);
+            Ok(())
+        }
         Some(other) => bail!("{other:?} is nothing that a test node does"),
     }
 }
