@@ -7,11 +7,12 @@
 #   make deny    licences and sources of what the program is built of
 #   make mixed   a cluster of an older build, upgraded   OLD=program of that build
 #   make console the web console in headless Chromium, which is installed for it (124 MB)
+#   make fuzz    inputs chosen by what they reach   SECONDS=60 for each, TARGET=… for one (tests/fuzz/run.sh)
 #   make check   format, lints, tests, documentation; writes nothing but target/ and the user's cache
 #   make docs    writes docs/reference/ from the code
 #   make fix     formats the code
 
-.PHONY: chaos console mixed demo test check fix bench build tests lints deny docs
+.PHONY: chaos console fuzz mixed demo test check fix bench build tests lints deny docs
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
@@ -88,3 +89,6 @@ chaos:
 
 bench:
 	tests/load/run.sh
+
+fuzz:
+	FUZZ_SECONDS=$(or $(SECONDS),60) tests/fuzz/run.sh

@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .file
         .retain(|file| file.name() != "quorate/v1/peer.proto");
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("all.bin"), descriptors.encode_to_vec())?;
     std::fs::write(out.join("published.bin"), published.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")

@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate_client::{ClaimOutcome, Client};
 use quorate_node::{Health, Node};
 use quorate_rpc::v1;
+use quorate_statemachine::cluster::Found;
 use quorate_statemachine::lease::{Claim, Claimed, SameOwner};
 use quorate_statemachine::{LeaseToken, Name, Owner};
 use tokio::time::Instant;
@@ -76,6 +77,25 @@ async fn a_second_node_on_the_same_directory_is_refused() -> Result {
         .ok_or("two nodes on one directory")?;
     assert!(error.to_string().contains("another process"), "{error}");
     assert_eq!(*node.health().borrow(), Health::Running);
+    node.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_the_cluster_founds_it() -> Result {
+    let dir = tempfile::tempdir()?;
+    let node = alone(dir.path()).await?;
+    // As it is: the id of the cluster is told to whoever asks.
+    let found = Found {
+        cluster_id: name(&node.status().cluster_id),
+        node_id: u64::MAX,
+    };
+    let refused = node.client().execute_command(found.into()).await;
+    let refused = refused.expect_err("all ids would be used up").to_string();
+    assert!(
+        refused.contains("the first member names the cluster"),
+        "{refused}"
+    );
     node.shutdown().await;
     Ok(())
 }

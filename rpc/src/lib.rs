@@ -20,6 +20,9 @@ pub mod v1 {
 /// Descriptors of all services but those between nodes, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/published.bin"));
 
+/// Descriptors of all services, those between nodes among them: for tests that call each of them.
+pub const ALL_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all.bin"));
+
 pub mod certificate;
 pub mod details;
 pub mod frame;

@@ -171,7 +171,7 @@ fn check_no_orphans(view: &MemoryView, rows: &Rows) {
     assert_eq!(stored_keys(view), asked);
 }
 
-/// Keys of all queue rows and of all due entries but the idle ones.
+/// Keys of all queue rows and of all their due entries but the idle ones.
 fn stored_keys(view: &MemoryView) -> BTreeSet<Vec<u8>> {
     let tags = [
         Queues::TAG,
@@ -183,7 +183,10 @@ fn stored_keys(view: &MemoryView) -> BTreeSet<Vec<u8>> {
     ];
     let keys = view.rows().map(|(key, _)| key.to_vec());
     keys.filter(|key| match tag_of(key) {
-        Some(Due::TAG) => !matches!(parse_due_key(key), Some((_, DueKind::QueueIdle, _))),
+        Some(Due::TAG) => parse_due_key(key).is_none_or(|(_, kind, _)| {
+            use DueKind::{QueueClaim, QueueDedupe, QueueDelay};
+            matches!(kind, QueueClaim | QueueDelay | QueueDedupe)
+        }),
         Some(tag) => tags.contains(&tag),
         None => false,
     })

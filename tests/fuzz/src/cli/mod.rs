@@ -1,0 +1,4 @@
+//! Targets of the command line.
+
+pub mod arguments;
+pub mod config;

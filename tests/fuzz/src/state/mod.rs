@@ -1,0 +1,6 @@
+//! Targets of the state machine.
+
+pub mod apply;
+pub mod codec;
+mod generate;
+mod twins;
