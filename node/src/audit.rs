@@ -13,6 +13,7 @@ use quorate_statemachine::access::audit;
 use quorate_statemachine::{Action, Command, Principal, cluster};
 use tokio::sync::Semaphore;
 
+use crate::blocking::blocking;
 use crate::core::Core;
 use crate::raft::{Entry, Proposal};
 
@@ -36,7 +37,7 @@ pub async fn page(core: Arc<Core>, asked: v1::AuditRequest) -> Result<v1::AuditP
     core.quarantine.check()?;
     static PAGES: Semaphore = Semaphore::const_new(PAGES_MAX);
     let turn = PAGES.acquire().await;
-    let page = tokio::task::spawn_blocking(move || {
+    let page = blocking(move || {
         // Also when whoever asked has gone meanwhile.
         let _turn = turn;
         look(&core, &asked)

@@ -33,6 +33,7 @@ pub mod admission;
 pub mod alarm;
 mod audit;
 pub mod backup;
+mod blocking;
 pub mod clock;
 pub mod config;
 mod core;
@@ -54,6 +55,8 @@ mod respond;
 mod room;
 mod server;
 mod shared;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod snapshot_file;
 mod spans;
 mod steward;

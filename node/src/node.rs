@@ -253,6 +253,11 @@ impl Node {
         Ok(node)
     }
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The typed client of this process.
     #[must_use]
     pub fn client(&self) -> Client {

@@ -26,6 +26,7 @@ use quorate_statemachine::{Command, Reply};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::alarm::{AlarmKind, Alarms};
+use crate::blocking::blocking;
 use crate::core::Core;
 use crate::membership::{self, leader_of};
 use crate::origin::{Caller, Origin};
@@ -129,7 +130,7 @@ impl Quarantine {
 async fn written(
     write: impl FnOnce() -> Result<(), StorageError> + Send + 'static,
 ) -> Result<(), String> {
-    match tokio::task::spawn_blocking(write).await {
+    match blocking(write).await {
         Ok(written) => written.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
@@ -478,7 +479,7 @@ pub async fn rebuild(core: &Core, data: SnapshotData) -> Result<(), NodeError> {
     }
     let (state, log) = (core.state.clone(), core.log.clone());
     let quarantine = Arc::clone(&core.quarantine);
-    let built = tokio::task::spawn_blocking(move || {
+    let built = blocking(move || {
         quarantine.noted()?;
         state.rebuild(&data, &log)
     });

@@ -15,6 +15,7 @@ use quorate_rpc::{NodeError, v1};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::alarm::{AlarmKind, Alarms};
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::core::Core;
 use crate::disk;
@@ -80,7 +81,7 @@ pub async fn run(core: &Core, config: &Config, free_bytes: FreeBytes, alarms: &A
     loop {
         interval.tick().await;
         let dir = config.node.data_dir.clone();
-        let looked = tokio::task::spawn_blocking(move || free_bytes(&dir)).await;
+        let looked = blocking(move || free_bytes(&dir)).await;
         match looked {
             Ok(Ok(free)) => own = shortage_of(reserve, free, own.is_some()),
             Ok(Err(error)) => tracing::warn!(%error, "cannot see how much of the disk is free"),

@@ -27,6 +27,7 @@ pub mod certificate;
 pub mod details;
 pub mod frame;
 pub mod identity;
+pub mod net;
 pub mod status;
 pub mod tls;
 pub mod token;

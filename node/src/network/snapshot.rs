@@ -243,7 +243,7 @@ async fn answer(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NodeError> {
-    tokio::task::spawn_blocking(work)
+    crate::blocking::blocking(work)
         .await
         .map_err(|error| fatal(&error))
 }

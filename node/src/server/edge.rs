@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_rpc::certificate::Certificate;
+use quorate_rpc::net::{TcpListener, TcpStream};
 use quorate_rpc::tls::{Stream, refusal_frames};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -135,7 +135,11 @@ impl Taking {
     }
 
     /// Opens a connection, with TLS if the port has it.
-    async fn opened(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Caller)> {
+    async fn opened(
+        &self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+    ) -> io::Result<(Stream, Caller)> {
         stream.set_nodelay(true)?;
         let mut caller = Caller {
             address: Some(address),
@@ -144,7 +148,7 @@ impl Taking {
         let Some((tls, port)) = &self.edge.tls else {
             return Ok((Stream::Plain(stream), caller));
         };
-        if !begins_with_tls(&stream).await? {
+        if !begins_with_tls(&mut stream).await? {
             if tls.takes_plain() {
                 return Ok((Stream::Plain(stream), caller));
             }
@@ -170,13 +174,13 @@ impl Taking {
     }
 
     /// Tells a connection that is refused why, if that can be done.
-    async fn tell(&self, stream: TcpStream, problem: &str) {
+    async fn tell(&self, mut stream: TcpStream, problem: &str) {
         let Ok(_telling) = self.told.try_acquire() else {
             return;
         };
         let told = async {
             match &self.edge.tls {
-                Some((tls, port)) if begins_with_tls(&stream).await.unwrap_or(false) => {
+                Some((tls, port)) if begins_with_tls(&mut stream).await.unwrap_or(false) => {
                     let acceptor = TlsAcceptor::from(tls.server(*port));
                     if let Ok(stream) = acceptor.accept(stream).await {
                         say(stream, ENHANCE_YOUR_CALM, problem).await;
@@ -189,7 +193,7 @@ impl Taking {
     }
 }
 
-async fn begins_with_tls(stream: &TcpStream) -> io::Result<bool> {
+async fn begins_with_tls(stream: &mut TcpStream) -> io::Result<bool> {
     let mut first = [0];
     Ok(stream.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE])
 }

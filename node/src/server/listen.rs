@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tower::layer::util::{Identity, Stack};
 
@@ -13,6 +12,7 @@ use super::activity::Requests;
 use super::connection::Connection;
 use super::edge::Opened;
 use quorate_rpc::frame::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use quorate_rpc::net::TcpListener;
 
 /// Names and values of one request's headers: ours have a few hundred bytes, tokens a few thousand.
 const HEADER_BYTES_MAX: u32 = 32 << 10;

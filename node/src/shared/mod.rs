@@ -37,7 +37,7 @@ pub struct Shared {
     free_bytes: FreeBytes,
     member: Member,
     /// None once the node has stopped.
-    data: Mutex<Option<DataDir>>,
+    data: Arc<Mutex<Option<DataDir>>>,
     snapshots: PathBuf,
     /// Set while the node is a member that runs.
     core: RwLock<Option<Arc<Core>>>,
@@ -62,7 +62,7 @@ impl Shared {
             free_bytes,
             member,
             snapshots: data.snapshots(),
-            data: Mutex::new(Some(data)),
+            data: Arc::new(Mutex::new(Some(data))),
             core: RwLock::default(),
             health: watch::Sender::new(Health::Blank),
             alarms: Arc::default(),

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use super::Shared;
 use crate::access;
 use crate::admission::Admission;
+use crate::blocking::blocking;
 use crate::clock::{self, ClusterClock};
 use crate::core::Core;
 use crate::membership::{administer_anywhere, announce_everywhere};
@@ -159,8 +160,8 @@ impl Shared {
     /// Opens the stores on a thread that may block: a million rows take a second.
     async fn open_storage(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<Storage, StartError> {
         let (shared, hub) = (Arc::clone(self), Arc::clone(hub));
-        let opened = tokio::task::spawn_blocking(move || {
-            let data = shared.data.blocking_lock();
+        let data = Arc::clone(&self.data).lock_owned().await;
+        let opened = blocking(move || {
             let Some(data) = data.as_ref() else {
                 return Err(StartError::Raft("the node is stopping".to_owned()));
             };

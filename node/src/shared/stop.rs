@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate_rpc::v1;
 
 use super::Shared;
+use crate::blocking::blocking;
 use crate::core::Core;
 use crate::membership::administer_anywhere;
 
@@ -41,7 +42,7 @@ impl Shared {
                 tracing::warn!(%error, "raft did not stop cleanly");
             }
             let state = core.state.clone();
-            let flushed = tokio::task::spawn_blocking(move || state.flush()).await;
+            let flushed = blocking(move || state.flush()).await;
             if let Ok(Err(error)) = flushed {
                 tracing::warn!(%error, "the state was not flushed; the next start replays the log");
             }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::task::JoinHandle;
 
 use super::{FileError, Header, Summary, Writer};
+use crate::blocking::blocking;
 use crate::core::Core;
 use crate::disaster::clock_ms;
 use crate::quarantine::Quarantine;
@@ -47,7 +48,7 @@ pub async fn stream(
 ) -> Result<Stream, FileError> {
     core.quarantine.check()?;
     let state = core.state.clone();
-    let made = tokio::task::spawn_blocking(move || state.checkpoint()).await;
+    let made = blocking(move || state.checkpoint()).await;
     let checkpoint = made
         .map_err(io::Error::other)?
         .map_err(|error| FileError::Io(error.into()))?;

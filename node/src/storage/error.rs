@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::disk::DatabaseError;
+
 /// Why a store cannot be opened, or has stopped.
 #[derive(Debug, Error)]
 pub enum StorageError {
@@ -18,15 +20,15 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
-    /// RocksDB refused something.
+    /// A database refused something.
     #[error("cannot {doing} {}: {source}", path.display())]
     Database {
         /// What was being done.
         doing: &'static str,
         /// Which database.
         path: PathBuf,
-        /// What RocksDB said.
-        source: rocksdb::Error,
+        /// What it said.
+        source: DatabaseError,
     },
     /// Another process works on the directory.
     #[error(
@@ -137,15 +139,12 @@ impl StorageError {
         }
     }
 
-    pub(super) fn database(
-        doing: &'static str,
-        path: &Path,
-    ) -> impl FnOnce(rocksdb::Error) -> Self {
+    pub(super) fn database(doing: &'static str, path: &Path) -> impl FnOnce(DatabaseError) -> Self {
         let path = path.to_owned();
-        move |source| match is_damage(&source) {
+        move |source| match source.damaged {
             true => Self::Damaged {
                 path,
-                problem: source.to_string(),
+                problem: source.message,
             },
             false => Self::Database {
                 doing,
@@ -160,17 +159,6 @@ impl StorageError {
             path: path.to_owned(),
             problem: problem.into(),
         }
-    }
-}
-
-/// Whether the disk holds something else than was written: a checksum does not hold, or a file is
-/// gone that another one names.
-fn is_damage(error: &rocksdb::Error) -> bool {
-    use rocksdb::ErrorKind;
-    match error.kind() {
-        ErrorKind::Corruption | ErrorKind::NotFound => true,
-        ErrorKind::IOError => error.as_ref().contains("No such file or directory"),
-        _ => false,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Files that must be whole after a crash.
 
-use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
+use super::disk::fs::{self, File};
 use super::error::StorageError;
 
 /// Puts `bytes` under `path`, so that after a crash there is the old content or the new.
@@ -65,6 +65,11 @@ pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
         Some(parent) => sync_dir(parent),
         None => Ok(()),
     }
+}
+
+/// Whether there is a file or a directory at `path`, as far as one can see.
+pub(super) fn exists(path: &Path) -> bool {
+    fs::metadata(path).is_ok()
 }
 
 /// Names of what is in a directory.

@@ -22,12 +22,11 @@
 //! Two slots, a page apart. Only one is written until a sync has made it durable; then the other.
 //! So a torn write leaves the older one whole.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::codec::{decode_vote, encode_vote, take_u8, take_u64};
+use super::disk::fs::{File, FileExt, OpenOptions};
 use super::error::StorageError;
 use super::files;
 use crate::raft::Vote;

@@ -9,6 +9,10 @@ use std::any::Any;
 use std::sync::Weak;
 
 mod codec;
+#[cfg(not(feature = "simulation"))]
+mod disk;
+#[cfg(feature = "simulation")]
+pub mod disk;
 mod error;
 mod files;
 mod guard;
@@ -26,6 +30,7 @@ pub use codec::{
     encode_entry, encode_log_id, encode_snapshot_meta, encode_stored_membership, encode_vote,
     entry_log_id,
 };
+pub use disk::DatabaseError;
 pub use error::StorageError;
 pub use log::{LogOptions, LogReader, LogStore};
 pub use mark::QuarantineMark;

@@ -11,13 +11,13 @@
 //! quarantine  only while the state is not to be trusted: why
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use quorate_statemachine::codec as rows;
 use serde::{Deserialize, Serialize};
 
 use super::codec::take_u8;
+use super::disk::fs::{File, OpenOptions, TryLockError};
 use super::error::StorageError;
 use super::files;
 use super::mark::QuarantineMark;
@@ -73,7 +73,9 @@ impl DataDir {
         refuse_foreign(&path)?;
         let lock = lock(&path)?;
         let identity = read_identity(&path.join(IDENTITY))?;
-        if identity.is_none() && (path.join(LOG).exists() || path.join(ACKED).exists()) {
+        if identity.is_none()
+            && (files::exists(&path.join(LOG)) || files::exists(&path.join(ACKED)))
+        {
             let problem = "the file is missing, but there is a log beside it";
             return Err(StorageError::damaged(&path.join(IDENTITY), problem));
         }
@@ -87,7 +89,7 @@ impl DataDir {
     /// Opens the directory of a member that is stopped, and locks it. Makes nothing.
     pub(super) fn open_existing(path: &Path) -> Result<(Self, Identity), StorageError> {
         let identity = path.join(IDENTITY);
-        if !identity.exists() {
+        if !files::exists(&identity) {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(StorageError::io("find", &identity)(source));
         }

@@ -3,14 +3,13 @@
 //! A receiver writes into a directory of its own, takes up where it stopped (also after a restart
 //! of the process), and gives the snapshot out only after every size and checksum was verified.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::disk::fs::{self, File, FileExt, OpenOptions};
 use super::error::StorageError;
 use super::files;
 use super::snapshot::{

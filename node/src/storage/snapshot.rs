@@ -5,9 +5,7 @@
 //! the directory renamed into place after it, so a directory with a good name is a whole snapshot.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::codec::{FORMAT_VERSION, decode_snapshot_meta, encode_snapshot_meta, take_version};
+use super::disk::fs::{self, File, FileExt};
 use super::error::StorageError;
 use super::files;
 use super::state::offline::Rows;
@@ -386,7 +385,7 @@ impl Snapshots {
         let (index, term) = covers.map_or((0, 0), |id| (id.index, id.leader_id.term));
         let mut path = self.dir.join(format!("{index}-{term}"));
         // An older one under this name may still be sent, and takes its directory with it.
-        while path.exists() {
+        while files::exists(&path) {
             self.built += 1;
             path = self.dir.join(format!("{index}-{term}-{}", self.built));
         }
@@ -419,7 +418,7 @@ pub(super) fn check_all_whole(dir: &Path) -> Result<(), StorageError> {
 
 /// Where snapshots are that were once whole.
 fn published(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
-    if !dir.exists() {
+    if !files::exists(dir) {
         return Ok(Vec::new());
     }
     let unfinished =

@@ -35,14 +35,15 @@ use bytes::Bytes;
 use futures::Stream;
 use openraft::OptionalSend;
 use openraft::storage::{RaftLogReader, RaftLogStorage};
-use rocksdb::{DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::cache::Cache;
 use self::writer::Writer;
 use super::codec::{decode_entry, encode_entry};
+use super::disk::{DatabaseError, KeyValue, Row, Tuning};
 use super::error::StorageError;
+use super::files;
 use super::guard::Guard;
 use crate::metrics::LogMeters;
 use crate::raft::{Entry, Flushed, LogId, LogState, TypeConfig, Vote};
@@ -85,10 +86,18 @@ impl Default for LogOptions {
     }
 }
 
+impl LogOptions {
+    fn tuning(&self) -> Tuning {
+        Tuning::Log {
+            write_buffer_bytes: self.write_buffer_bytes,
+        }
+    }
+}
+
 /// What all handles share.
 struct Core {
     path: PathBuf,
-    db: DB,
+    db: KeyValue,
     cache: Mutex<Cache>,
     failure: watch::Sender<Option<String>>,
     meters: LogMeters,
@@ -142,7 +151,7 @@ impl LogStore {
     /// Opens or creates the log in `dir` with its guard file, and verifies all of it.
     pub fn open(dir: &Path, acked: &Path, options: &LogOptions) -> Result<Self, StorageError> {
         let guard = open_guard(dir, acked)?;
-        let db = DB::open(&database_options(options), dir)
+        let db = KeyValue::open(dir, options.tuning())
             .map_err(StorageError::database("open the log in", dir))?;
         let verified = verify::verify(&db, dir)?;
         verify::check_guard(&db, &guard.mark(), &verified, dir, acked)?;
@@ -187,17 +196,13 @@ impl LogStore {
     /// Bytes of the log on disk, without the write-ahead log.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        let bytes = self
-            .core
-            .db
-            .property_int_value("rocksdb.total-sst-files-size");
-        bytes.ok().flatten().unwrap_or_default()
+        self.core.db.table_bytes()
     }
 }
 
 /// The guard is made before the database, so a database without a guard has lost it.
 fn open_guard(dir: &Path, acked: &Path) -> Result<Guard, StorageError> {
-    let exists = dir.join("CURRENT").exists();
+    let exists = files::exists(&dir.join("CURRENT"));
     match Guard::open(acked)? {
         None if exists => Err(StorageError::damaged(
             acked,
@@ -213,18 +218,6 @@ fn open_guard(dir: &Path, acked: &Path) -> Result<Guard, StorageError> {
         )),
         Some(guard) => Ok(guard),
     }
-}
-
-fn database_options(options: &LogOptions) -> Options {
-    let mut db = Options::default();
-    db.create_if_missing(true);
-    db.set_recycle_log_file_num(4);
-    db.set_write_buffer_size(options.write_buffer_bytes);
-    db.set_compression_type(DBCompressionType::None);
-    db.set_max_background_jobs(2);
-    db.set_keep_log_file_num(2);
-    db.set_max_log_file_size(4 << 20);
-    db
 }
 
 /// The chain of an entry, from the chain before it.
@@ -256,7 +249,7 @@ fn split_row(row: &[u8]) -> Option<(u64, &[u8])> {
     Some((u64::from_le_bytes(*chain), entry))
 }
 
-type RowResult = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
+type RowResult = Result<Row, DatabaseError>;
 
 /// `from..to` of any range.
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
@@ -324,7 +317,7 @@ impl LogReader {
     ) -> io::Result<()> {
         let (mut next, mut bytes) = (range.start, 0);
         for row in rows {
-            let (key, row) = row.map_err(|error| self.damaged(next, error.as_ref()))?;
+            let (key, row) = row.map_err(|error| self.damaged(next, &error.message))?;
             if *key != next.to_be_bytes() {
                 break;
             }
@@ -342,11 +335,8 @@ impl LogReader {
     }
 
     fn rows(&self, from: u64, to: u64) -> impl Iterator<Item = RowResult> + '_ {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to.to_be_bytes());
-        let start = from.to_be_bytes();
-        let mode = IteratorMode::From(&start, Direction::Forward);
-        self.core.db.iterator_opt(mode, options)
+        let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
+        self.core.db.rows(&from, Some(&to), 0)
     }
 
     fn decode(&self, index: u64, row: &[u8]) -> io::Result<Entry> {

@@ -1,19 +1,19 @@
 //! The log of a stopped node, read without changing it.
 
-use std::path::Path;
-
-use rocksdb::{DB, Direction, IteratorMode, Options};
+use std::path::{Path, PathBuf};
 
 use super::split_row;
 use super::verify::{self, Verified};
 use crate::raft::{Entry, LogId, Vote};
 use crate::storage::codec::decode_entry;
+use crate::storage::disk::KeyValue;
 use crate::storage::error::StorageError;
 use crate::storage::guard::{Guard, Mark};
 
 /// A verified log.
 pub struct OfflineLog {
-    db: DB,
+    db: KeyValue,
+    path: PathBuf,
     found: Verified,
     mark: Mark,
 }
@@ -23,12 +23,17 @@ impl OfflineLog {
     pub fn open(dir: &Path, acked: &Path) -> Result<Self, StorageError> {
         let guard = Guard::open(acked)?;
         let guard = guard.ok_or_else(|| StorageError::damaged(acked, "the file is missing"))?;
-        let db = DB::open_for_read_only(&Options::default(), dir, false)
+        let db = KeyValue::open_read_only(dir)
             .map_err(StorageError::database("open the log in", dir))?;
         let found = verify::verify(&db, dir)?;
         let mark = guard.mark();
         verify::check_guard(&db, &mark, &found, dir, acked)?;
-        Ok(Self { db, found, mark })
+        Ok(Self {
+            db,
+            path: dir.to_owned(),
+            found,
+            mark,
+        })
     }
 
     /// Up to which entry it is purged.
@@ -65,9 +70,8 @@ impl OfflineLog {
     ) -> Result<(), StorageError> {
         let first = after + 1;
         let key = first.to_be_bytes();
-        let mode = IteratorMode::From(&key, Direction::Forward);
-        for (index, row) in (first..=to).zip(self.db.iterator(mode)) {
-            let path = self.db.path();
+        let path = &self.path;
+        for (index, row) in (first..=to).zip(self.db.rows(&key, None, 0)) {
             let (key, row) = row.map_err(StorageError::database("read", path))?;
             let entry = split_row(&row).filter(|_| *key == index.to_be_bytes());
             let Some((_, entry)) = entry else {

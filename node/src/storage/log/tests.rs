@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::origin::Caller;
 use crate::raft::{Proposal, log_id};
+use crate::storage::disk::{Batch, Durability};
 
 struct Home(TempDir);
 
@@ -50,6 +51,14 @@ impl Home {
             "{text}"
         );
         text
+    }
+
+    /// Changes rows behind the back of the log, which must be closed.
+    fn change_rows(&self, change: impl FnOnce(&mut Batch)) {
+        let db = KeyValue::open(&self.log(), LogOptions::default().tuning()).unwrap();
+        let mut batch = db.batch();
+        change(&mut batch);
+        db.write(batch, Durability::Logged).unwrap();
     }
 
     /// The write-ahead logs, oldest first.
@@ -311,28 +320,26 @@ async fn rows_that_rocksdb_finds_good_are_still_verified() {
     let home = Home::new();
     let mut log = home.open();
     append(&mut log, entries(1, 0..10)).await;
-    let good = log.core.db.get(4u64.to_be_bytes()).unwrap().unwrap();
+    let good = log.core.db.get(&4u64.to_be_bytes()).unwrap().unwrap();
     drop(log);
-    let tamper = |change: &dyn Fn(&DB)| {
-        let db = DB::open(&database_options(&LogOptions::default()), home.log()).unwrap();
-        change(&db);
-        drop(db);
+    let tamper = |change: &dyn Fn(&mut Batch)| {
+        home.change_rows(change);
         home.refusal()
     };
-    let mut bad = good.clone();
+    let mut bad = good.to_vec();
     bad[30] ^= 1;
-    let text = tamper(&|db| db.put(4u64.to_be_bytes(), &bad).unwrap());
+    let text = tamper(&|rows| rows.put(4u64.to_be_bytes(), &bad));
     assert!(text.contains("log entry 4: its checksum"), "{text}");
     let other = encode_entry(&entry(1, 4, "another command"));
     let mut row = Vec::new();
     put_row(&mut row, 1, &other);
-    let text = tamper(&|db| db.put(4u64.to_be_bytes(), &row).unwrap());
+    let text = tamper(&|rows| rows.put(4u64.to_be_bytes(), &row));
     assert!(text.contains("log entry 4: it does not follow"), "{text}");
-    let text = tamper(&|db| db.delete(4u64.to_be_bytes()).unwrap());
+    let text = tamper(&|rows| rows.delete(4u64.to_be_bytes()));
     assert!(text.contains("log entry 4: the entry is missing"), "{text}");
-    let text = tamper(&|db| {
-        db.put(4u64.to_be_bytes(), &good).unwrap();
-        db.delete(9u64.to_be_bytes()).unwrap();
+    let text = tamper(&|rows| {
+        rows.put(4u64.to_be_bytes(), &good);
+        rows.delete(9u64.to_be_bytes());
     });
     assert!(text.contains("ends before entry 9"), "{text}");
 }
@@ -361,9 +368,7 @@ async fn a_lost_vote_or_guard_is_noticed() {
     log.save_vote(&Vote::new(3, 1)).await.unwrap();
     drop(log);
     let acked = fs::read(home.acked()).unwrap();
-    let db = DB::open(&database_options(&LogOptions::default()), home.log()).unwrap();
-    db.delete(KEY_VOTE).unwrap();
-    drop(db);
+    home.change_rows(|rows| rows.delete(KEY_VOTE));
     let text = home.refusal();
     assert!(
         text.contains("no vote") && text.contains("was given"),

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
+use bytes::Bytes;
 
 use super::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, chain, split_row};
 use crate::raft::{LogId, Vote};
 use crate::storage::codec::{decode_log_id, decode_vote, encode_log_id, entry_log_id, take_u64};
+use crate::storage::disk::KeyValue;
 use crate::storage::error::StorageError;
 use crate::storage::guard::Mark;
+
+/// All of the log is read in one go.
+const READAHEAD_BYTES: usize = 4 << 20;
 
 /// What the log holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,17 +26,14 @@ pub(super) struct Verified {
 }
 
 /// Reads all of the log: no hole, every checksum holds, every entry follows from the one before.
-pub(super) fn verify(db: &DB, path: &Path) -> Result<Verified, StorageError> {
+pub(super) fn verify(db: &KeyValue, path: &Path) -> Result<Verified, StorageError> {
     let mut found = read_marks(db, path)?;
-    let mut options = ReadOptions::default();
-    options.set_iterate_upper_bound([0xff]);
-    options.set_readahead_size(4 << 20);
     // Never from 0: what is purged may still lie there as tombstones.
     let start = found.purged.map_or(0, |purged| purged.index + 1);
     let key = start.to_be_bytes();
-    let mode = IteratorMode::From(&key, Direction::Forward);
-    for (index, row) in (start..).zip(db.iterator_opt(mode, options)) {
-        let (key, row) = row.map_err(|error| damaged(path, index, error.as_ref()))?;
+    let rows = db.rows(&key, Some(&[0xff]), READAHEAD_BYTES);
+    for (index, row) in (start..).zip(rows) {
+        let (key, row) = row.map_err(|error| damaged(path, index, &error.message))?;
         if *key != index.to_be_bytes() {
             return Err(damaged(
                 path,
@@ -68,7 +69,7 @@ fn damaged(path: &Path, index: u64, problem: &str) -> StorageError {
     StorageError::damaged(path, format!("log entry {index}: {problem}"))
 }
 
-fn read_marks(db: &DB, path: &Path) -> Result<Verified, StorageError> {
+fn read_marks(db: &KeyValue, path: &Path) -> Result<Verified, StorageError> {
     let mut found = Verified::default();
     if let Some(bytes) = get(db, path, &KEY_VOTE)? {
         found.vote = Some(decode_vote(&bytes).map_err(bad(path, "vote"))?);
@@ -86,7 +87,7 @@ fn read_marks(db: &DB, path: &Path) -> Result<Verified, StorageError> {
     Ok(found)
 }
 
-fn get(db: &DB, path: &Path, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+fn get(db: &KeyValue, path: &Path, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
     db.get(key).map_err(StorageError::database("read", path))
 }
 
@@ -123,7 +124,7 @@ fn check_committed(found: &Verified, path: &Path) -> Result<(), StorageError> {
 
 /// The log must reach as far as the guard says it was acknowledged.
 pub(super) fn check_guard(
-    db: &DB,
+    db: &KeyValue,
     mark: &Mark,
     found: &Verified,
     path: &Path,
@@ -143,7 +144,12 @@ pub(super) fn check_guard(
 }
 
 /// The entry at the mark must be the one that was there.
-fn check_chain(db: &DB, mark: &Mark, found: &Verified, path: &Path) -> Result<(), StorageError> {
+fn check_chain(
+    db: &KeyValue,
+    mark: &Mark,
+    found: &Verified,
+    path: &Path,
+) -> Result<(), StorageError> {
     let Some(index) = mark.end.checked_sub(1) else {
         return Ok(());
     };

@@ -7,7 +7,6 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use bytes::Bytes;
-use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::oneshot;
 
 use super::cache::Cache;
@@ -15,6 +14,7 @@ use super::verify::encode_purged;
 use super::{Core, KEY_COMMITTED, KEY_PURGED, KEY_VOTE, chain, put_row, split_row};
 use crate::raft::{Entry, Flushed, LogId, Vote};
 use crate::storage::codec::{encode_log_id, encode_vote};
+use crate::storage::disk::{Batch, Durability};
 use crate::storage::error::StorageError;
 use crate::storage::guard::{Guard, Mark};
 
@@ -57,12 +57,26 @@ pub(super) struct Writer {
     core: Arc<Core>,
     jobs: Sender<Job>,
     thread: Option<JoinHandle<()>>,
+    #[cfg(feature = "simulation")]
+    wake: Arc<tokio::sync::Notify>,
 }
 
 impl Writer {
     pub fn start(core: Arc<Core>, guard: Guard) -> io::Result<Self> {
         let (jobs, receiver) = channel();
         let mut far = Far::new(core.clone(), guard);
+        #[cfg(feature = "simulation")]
+        let wake = Arc::new(tokio::sync::Notify::new());
+        #[cfg(feature = "simulation")]
+        if simulated::is_simulated(&core.path) {
+            tokio::spawn(simulated::run(far, receiver, Arc::clone(&wake)));
+            return Ok(Self {
+                core,
+                jobs,
+                thread: None,
+                wake,
+            });
+        }
         let thread = Builder::new()
             .name("quorate-log".to_owned())
             .spawn(move || far.run(&receiver))?;
@@ -70,6 +84,8 @@ impl Writer {
             core,
             jobs,
             thread: Some(thread),
+            #[cfg(feature = "simulation")]
+            wake,
         })
     }
 
@@ -194,7 +210,7 @@ impl Writer {
         let row = self
             .core
             .db
-            .get(index.to_be_bytes())
+            .get(&index.to_be_bytes())
             .map_err(io::Error::other)?;
         let found = split_row(row.as_deref().unwrap_or_default()).and_then(|(chain, entry)| {
             Some((crate::storage::codec::entry_log_id(entry).ok()?, chain))
@@ -206,9 +222,10 @@ impl Writer {
     }
 
     fn send(&self, job: Job) -> io::Result<()> {
-        self.jobs
-            .send(job)
-            .map_err(|_| self.core.fail("the writer thread of the log has ended"))
+        let sent = self.jobs.send(job);
+        #[cfg(feature = "simulation")]
+        self.wake.notify_one();
+        sent.map_err(|_| self.core.fail("the writer thread of the log has ended"))
     }
 
     async fn finished(&self, wait: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
@@ -222,6 +239,8 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let _ = self.jobs.send(Job::Stop);
+        #[cfg(feature = "simulation")]
+        self.wake.notify_one();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -234,39 +253,41 @@ impl Drop for Writer {
 struct Far {
     core: Arc<Core>,
     guard: Guard,
-    synced: WriteOptions,
-    unsynced: WriteOptions,
     row: Vec<u8>,
 }
 
 impl Far {
     fn new(core: Arc<Core>, guard: Guard) -> Self {
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
         Self {
             core,
             guard,
-            synced,
-            unsynced: WriteOptions::default(),
             row: Vec::new(),
         }
     }
 
     fn run(&mut self, receiver: &Receiver<Job>) {
         loop {
-            let jobs = match self.next(receiver) {
-                Ok(first) => gather(first, receiver),
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
+            let first = match self.next(receiver) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let stop = jobs.iter().any(|job| matches!(job, Job::Stop));
-            self.write_and_answer(jobs);
-            if stop {
+            if !self.turn(first, receiver) {
                 break;
             }
-            self.catch_up(Instant::now());
         }
         self.close();
+    }
+
+    /// Writes a job and all that wait behind it; whether it goes on.
+    fn turn(&mut self, first: Option<Job>, receiver: &Receiver<Job>) -> bool {
+        let jobs = first.map_or_else(Vec::new, |first| gather(first, receiver));
+        let stop = jobs.iter().any(|job| matches!(job, Job::Stop));
+        self.write_and_answer(jobs);
+        if !stop {
+            self.catch_up(Instant::now());
+        }
+        !stop
     }
 
     fn next(&self, receiver: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
@@ -306,7 +327,7 @@ impl Far {
     /// One batch, one sync, then the guard.
     fn write(&mut self, jobs: &[Job]) -> Result<(), StorageError> {
         self.lower_guard(jobs)?;
-        let mut batch = WriteBatch::default();
+        let mut batch = self.core.db.batch();
         let mut mark = self.guard.mark();
         for job in jobs {
             self.put(&mut batch, &mut mark, job);
@@ -318,7 +339,7 @@ impl Far {
         let began = Instant::now();
         self.core
             .db
-            .write_opt(batch, &self.synced)
+            .write(batch, Durability::Synced)
             .map_err(StorageError::database("write to", &self.core.path))?;
         let took = began.elapsed().as_secs_f64();
         self.core.meters.fsync.observe(took);
@@ -355,7 +376,7 @@ impl Far {
         }
     }
 
-    fn put(&mut self, batch: &mut WriteBatch, mark: &mut Mark, job: &Job) {
+    fn put(&mut self, batch: &mut Batch, mark: &mut Mark, job: &Job) {
         match job {
             Job::Append { entries, .. } => {
                 for (index, chain, entry) in entries {
@@ -397,7 +418,7 @@ impl Far {
 
     /// The committed id goes along, once its entry is in the log: never before, so that a log that
     /// ends below it is known to be damaged.
-    fn put_committed(&mut self, batch: &mut WriteBatch, end: u64) -> bool {
+    fn put_committed(&mut self, batch: &mut Batch, end: u64) -> bool {
         let mut cache = self.core.cache();
         match cache.committed {
             Some(committed) if cache.committed_unwritten && committed.index < end => {
@@ -416,7 +437,7 @@ impl Far {
                 let (from, to) = (0u64.to_be_bytes(), upto.index.to_be_bytes());
                 self.core
                     .db
-                    .delete_file_in_range(from, to)
+                    .drop_files(&from, &to)
                     .map_err(StorageError::database("purge", &self.core.path))?;
             }
         }
@@ -454,11 +475,11 @@ impl Far {
         if self.core.check_failure().is_err() {
             return Ok(());
         }
-        let mut batch = WriteBatch::default();
+        let mut batch = self.core.db.batch();
         if self.put_committed(&mut batch, self.guard.mark().end) {
             self.core
                 .db
-                .write_opt(batch, &self.unsynced)
+                .write(batch, Durability::Logged)
                 .map_err(StorageError::database("write to", &self.core.path))?;
         }
         self.guard.sync()
@@ -501,5 +522,49 @@ fn refuse(job: Job, error: impl Fn() -> io::Error) {
             let _ = done.send(Err(error()));
         }
         Job::Stop => {}
+    }
+}
+
+/// The writer of a log on a simulated disk: the same turns, in a task instead of a thread.
+#[cfg(feature = "simulation")]
+mod simulated {
+    use std::sync::mpsc::TryRecvError;
+
+    use tokio::sync::Notify;
+    use tokio::time::{sleep, timeout_at};
+
+    use super::{Arc, Far, Job, Receiver};
+    pub(super) use crate::storage::disk::simulated::is_simulated;
+    use crate::storage::disk::simulated::sync_time;
+
+    pub(super) async fn run(mut far: Far, receiver: Receiver<Job>, wake: Arc<Notify>) {
+        loop {
+            let first = match receiver.try_recv() {
+                Ok(first) => Some(first),
+                Err(TryRecvError::Empty) if waited(&far, &wake).await => continue,
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => break,
+            };
+            // A slow disk keeps what comes meanwhile waiting; it goes into the same batch.
+            let time = sync_time(&far.core.path);
+            if !time.is_zero() {
+                sleep(time).await;
+            }
+            if !far.turn(first, &receiver) {
+                break;
+            }
+        }
+        far.close();
+    }
+
+    /// Waits for a job; false once something must be written without one.
+    async fn waited(far: &Far, wake: &Notify) -> bool {
+        match far.deadline() {
+            None => {
+                wake.notified().await;
+                true
+            }
+            Some(deadline) => timeout_at(deadline.into(), wake.notified()).await.is_ok(),
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! Writes changed rows to RocksDB behind those who change them.
+//! Writes changed rows to the database behind those who change them.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::watch;
 
 use super::Shared;
@@ -64,7 +64,7 @@ impl Pending {
 
 /// The thread that writes, as others see it. It ends when this is dropped.
 pub(super) struct Behind {
-    wake: SyncSender<()>,
+    wake: Sender<()>,
     /// Held by whoever writes.
     turn: Mutex<()>,
     /// Why nothing can be written any more.
@@ -73,7 +73,7 @@ pub(super) struct Behind {
 
 impl Behind {
     pub fn new() -> (Self, Receiver<()>) {
-        let (wake, woken) = mpsc::sync_channel(1);
+        let (wake, woken) = mpsc::channel(1);
         let behind = Self {
             wake,
             turn: Mutex::new(()),
@@ -114,18 +114,21 @@ impl Behind {
 }
 
 /// Starts the thread.
-pub(super) fn start(shared: &Arc<Shared>, woken: Receiver<()>) -> io::Result<()> {
+pub(super) fn start(shared: &Arc<Shared>, mut woken: Receiver<()>) -> io::Result<()> {
+    #[cfg(feature = "simulation")]
+    let simulated = crate::storage::disk::simulated::is_simulated(&shared.dir);
     let shared = Arc::downgrade(shared);
-    let run = move || {
-        while let Ok(()) = woken.recv() {
-            let Some(shared) = shared.upgrade() else {
-                return;
-            };
-            if shared.write_pending().is_err() {
-                return;
-            }
-        }
+    // One turn; whether it goes on.
+    let turn = move || match shared.upgrade() {
+        Some(shared) => shared.write_pending().is_ok(),
+        None => false,
     };
+    #[cfg(feature = "simulation")]
+    if simulated {
+        tokio::spawn(async move { while woken.recv().await.is_some() && turn() {} });
+        return Ok(());
+    }
+    let run = move || while woken.blocking_recv().is_some() && turn() {};
     thread::Builder::new()
         .name("quorate-state".to_owned())
         .spawn(run)

@@ -1,4 +1,4 @@
-//! The RocksDB of the state: rows of the state machine, and two rows of the node.
+//! The database of the state: rows of the state machine, and two rows of the node.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -6,9 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use quorate_statemachine::tables;
-use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions};
-use rocksdb::{WriteBatch, WriteOptions};
 
 use super::view::{Overlay, Tables};
 use super::{Rows, StateOptions};
@@ -16,6 +13,7 @@ use crate::raft::{LogId, StoredMembership};
 use crate::storage::codec::{
     decode_log_id, decode_stored_membership, encode_log_id, encode_stored_membership,
 };
+use crate::storage::disk::{DatabaseError, Durability, KeyValue};
 use crate::storage::error::StorageError;
 use crate::storage::files;
 
@@ -27,7 +25,7 @@ const KEY_MEMBERSHIP: [u8; 3] = [0xff, 0xff, 2];
 /// An open database. The last one to let go of a doomed database removes its files.
 pub(super) struct Database {
     // Dropped in this order: closed first, removed after.
-    db: DB,
+    db: KeyValue,
     dir: Directory,
     unreadable: OnceLock<String>,
 }
@@ -49,19 +47,19 @@ impl Drop for Directory {
 
 impl Database {
     pub fn open(path: &Path, options: &StateOptions) -> Result<Self, StorageError> {
-        let db = DB::open(&database_options(options), path)
+        let db = KeyValue::open(path, options.tuning())
             .map_err(StorageError::database("open the state in", path))?;
         Ok(Self::new(db, path))
     }
 
     /// Opens a checkpoint without changing it.
     pub fn open_checkpoint(path: &Path) -> Result<Self, StorageError> {
-        let db = DB::open_for_read_only(&Options::default(), path, false)
+        let db = KeyValue::open_read_only(path)
             .map_err(StorageError::database("open the checkpoint", path))?;
         Ok(Self::new(db, path))
     }
 
-    fn new(db: DB, path: &Path) -> Self {
+    fn new(db: KeyValue, path: &Path) -> Self {
         let dir = Directory {
             path: path.to_owned(),
             doomed: AtomicBool::new(false),
@@ -87,20 +85,18 @@ impl Database {
         self.unreadable.get().map(String::as_str)
     }
 
-    fn not_read(&self, error: rocksdb::Error) -> StorageError {
+    fn not_read(&self, error: DatabaseError) -> StorageError {
         let error = self.failed("read")(error);
         self.unreadable.get_or_init(|| error.to_string());
         error
     }
 
-    fn failed(&self, doing: &'static str) -> impl FnOnce(rocksdb::Error) -> StorageError {
+    fn failed(&self, doing: &'static str) -> impl FnOnce(DatabaseError) -> StorageError {
         StorageError::database(doing, &self.dir.path)
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let row = self.db.get_pinned(key);
-        let row = row.map_err(|error| self.not_read(error))?;
-        Ok(row.map(|row| Bytes::copy_from_slice(&row)))
+        self.db.get(key).map_err(|error| self.not_read(error))
     }
 
     /// Calls `visit` with the rows of `from..to` until it says no.
@@ -110,17 +106,8 @@ impl Database {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StorageError> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to);
-        let mut rows = self.db.raw_iterator_opt(options);
-        rows.seek(from);
-        while let Some((key, value)) = rows.item() {
-            if !visit(key, value) {
-                return Ok(());
-            }
-            rows.next();
-        }
-        rows.status().map_err(|error| self.not_read(error))
+        let scanned = self.db.scan(from, to, visit);
+        scanned.map_err(|error| self.not_read(error))
     }
 
     /// Rows, applied log id and membership in one batch, without a write-ahead log.
@@ -130,7 +117,7 @@ impl Database {
         applied: Option<&LogId>,
         membership: &StoredMembership,
     ) -> Result<(), StorageError> {
-        let mut batch = WriteBatch::default();
+        let mut batch = self.db.batch();
         for (key, value) in changes {
             match value {
                 Some(value) => batch.put(key, value),
@@ -141,11 +128,8 @@ impl Database {
             batch.put(KEY_APPLIED, encode_log_id(applied));
         }
         batch.put(KEY_MEMBERSHIP, encode_stored_membership(membership));
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db
-            .write_opt(batch, &options)
-            .map_err(self.failed("write to"))
+        let written = self.db.write(batch, Durability::Unlogged);
+        written.map_err(self.failed("write to"))
     }
 
     /// What the node's own rows say.
@@ -193,9 +177,8 @@ impl Database {
 
     /// Flushes everything and makes a checkpoint at `path`, which must not exist.
     pub fn checkpoint(&self, path: &Path) -> Result<(), StorageError> {
-        Checkpoint::new(&self.db)
-            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
-            .map_err(self.failed("make a checkpoint of"))
+        let made = self.db.checkpoint(path);
+        made.map_err(self.failed("make a checkpoint of"))
     }
 
     /// Writes everything to tables.
@@ -205,34 +188,11 @@ impl Database {
 
     /// About how many rows there are.
     pub fn rows_estimated(&self) -> u64 {
-        let rows = self.db.property_int_value("rocksdb.estimate-num-keys");
-        rows.ok().flatten().unwrap_or(0)
+        self.db.rows_estimated()
     }
 
     /// Bytes of tables on disk, and bytes that are not flushed yet.
     pub fn sizes(&self) -> (u64, u64) {
-        let read = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
-        (
-            read("rocksdb.total-sst-files-size"),
-            read("rocksdb.cur-size-all-mem-tables"),
-        )
+        (self.db.table_bytes(), self.db.unflushed_bytes())
     }
-}
-
-fn database_options(options: &StateOptions) -> Options {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_bloom_filter(10.0, false);
-    blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
-    let mut db = Options::default();
-    db.create_if_missing(true);
-    db.set_block_based_table_factory(&blocks);
-    db.set_write_buffer_size(options.write_buffer_bytes);
-    // Most lookups are for rows that are new: a filter in front of the memtable answers them.
-    db.set_memtable_whole_key_filtering(true);
-    db.set_memtable_prefix_bloom_ratio(0.05);
-    db.set_compression_type(DBCompressionType::Lz4);
-    db.set_max_background_jobs(2);
-    db.set_keep_log_file_num(2);
-    db.set_max_log_file_size(4 << 20);
-    db
 }

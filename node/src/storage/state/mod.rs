@@ -51,9 +51,11 @@ use self::digests::Digests;
 use self::outcomes::Outcomes;
 use self::snapshots::as_raft;
 use self::view::{Stored, Tables, View};
+use super::disk::Tuning;
 use super::error::StorageError;
 use super::snapshot::{SnapshotData, Snapshots};
 use super::{files, open};
+use crate::blocking::blocking;
 use crate::metrics::StateMeters;
 use crate::raft::{
     Entry, LogId, Outcome, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
@@ -87,6 +89,14 @@ const CHUNK_ENTRIES_MAX: usize = 256;
 /// So many times [`StateOptions::pending_bytes`] may wait before applying waits too.
 const PENDING_TIMES_MAX: usize = 4;
 
+/// Changed rows that wait, unless told otherwise.
+#[cfg(not(feature = "simulation"))]
+const PENDING_BYTES: usize = 4 << 20;
+
+/// Few: a simulated cluster does not live long, and its rows too must get to the disk.
+#[cfg(feature = "simulation")]
+const PENDING_BYTES: usize = 2 << 10;
+
 /// Bounds of the state's memory, beside the resident tables.
 #[derive(Debug, Clone)]
 pub struct StateOptions {
@@ -105,8 +115,17 @@ impl Default for StateOptions {
         Self {
             block_cache_bytes: 32 << 20,
             write_buffer_bytes: 16 << 20,
-            pending_bytes: 4 << 20,
+            pending_bytes: PENDING_BYTES,
             meters: StateMeters::default(),
+        }
+    }
+}
+
+impl StateOptions {
+    fn tuning(&self) -> Tuning {
+        Tuning::State {
+            write_buffer_bytes: self.write_buffer_bytes,
+            block_cache_bytes: self.block_cache_bytes,
         }
     }
 }
@@ -479,9 +498,7 @@ impl RaftStateMachine<TypeConfig> for StateStore {
         let (shared, meta) = (self.shared.clone(), meta.clone());
         let began = Instant::now();
         let install = move || shared.install(&meta, &data);
-        tokio::task::spawn_blocking(install)
-            .await
-            .map_err(io::Error::other)??;
+        blocking(install).await.map_err(io::Error::other)??;
         let took = began.elapsed().as_secs_f64();
         self.shared.options.meters.snapshot_install.observe(took);
         (self.hook)(StateChange::Replaced { index });

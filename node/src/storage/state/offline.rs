@@ -12,8 +12,8 @@ use super::database::{Database, KEYS_END};
 use super::{State, StateOptions, Told, decode_meta};
 use crate::raft::{Entry, LogId, StoredMembership};
 use crate::storage::error::StorageError;
-use crate::storage::open;
 use crate::storage::snapshot::SnapshotData;
+use crate::storage::{files, open};
 
 /// What one state holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Rows {
             return Ok(None);
         };
         let path = open::state_of(dir, number);
-        if !path.exists() {
+        if !files::exists(&path) {
             return Ok(None);
         }
         Database::open_checkpoint(&path).map(Self).map(Some)

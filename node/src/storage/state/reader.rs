@@ -85,6 +85,14 @@ impl StateReader {
         self.shared.state().applied
     }
 
+    /// The last applied entry, and the digest of the state there.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn reached(&self) -> (u64, Digest) {
+        let state = self.shared.state();
+        (state.reached(), state.meta.digest)
+    }
+
     /// The last applied membership.
     #[must_use]
     pub fn membership(&self) -> StoredMembership {

@@ -11,6 +11,7 @@ use super::database::Database;
 use super::digests::Digests;
 use super::outcomes::Outcomes;
 use super::{Shared, State};
+use crate::blocking::blocking;
 use crate::raft::{Snapshot, SnapshotMeta, TypeConfig};
 use crate::storage::error::StorageError;
 use crate::storage::snapshot::{Manifest, SnapshotData};
@@ -27,7 +28,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let shared = self.shared.clone();
         let began = Instant::now();
-        let built = tokio::task::spawn_blocking(move || shared.build_snapshot()).await;
+        let built = blocking(move || shared.build_snapshot()).await;
         let snapshot = as_raft(built.map_err(io::Error::other)??);
         let took = began.elapsed().as_secs_f64();
         self.shared.options.meters.snapshot_build.observe(took);

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::origin::Caller;
 use crate::raft::{Membership, Proposal, log_id};
+use crate::storage::disk::{Durability, KeyValue};
 use crate::storage::{DataDir, Identity, Manifest, Receiver, Storage, StorageOptions};
 
 mod damage;
@@ -373,10 +374,12 @@ async fn damage_of_the_state_is_noticed() {
     let state = home.dir().join("state-1");
     let (key, row) = rows(&store).pop().unwrap();
     drop(store);
-    let db = rocksdb::DB::open(&rocksdb::Options::default(), &state).unwrap();
+    let db = KeyValue::open(&state, StateOptions::default().tuning()).unwrap();
     let mut row = row.to_vec();
     *row.last_mut().unwrap() ^= 1;
-    db.put(key, row).unwrap();
+    let mut batch = db.batch();
+    batch.put(key, row);
+    db.write(batch, Durability::Logged).unwrap();
     drop(db);
     let error = home.open().reader().verify().unwrap_err().to_string();
     assert!(error.contains("its rows have digest"), "{error}");
