@@ -151,6 +151,8 @@ impl LogStore {
     /// Opens or creates the log in `dir` with its guard file, and verifies all of it.
     pub fn open(dir: &Path, acked: &Path, options: &LogOptions) -> Result<Self, StorageError> {
         let guard = open_guard(dir, acked)?;
+        // The database syncs what is in its directory, and not the name of the directory itself.
+        files::create_dir(dir)?;
         let db = KeyValue::open(dir, options.tuning())
             .map_err(StorageError::database("open the log in", dir))?;
         let verified = verify::verify(&db, dir)?;

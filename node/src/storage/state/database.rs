@@ -47,6 +47,8 @@ impl Drop for Directory {
 
 impl Database {
     pub fn open(path: &Path, options: &StateOptions) -> Result<Self, StorageError> {
+        // The database syncs what is in its directory, and not the name of the directory itself.
+        files::create_dir(path)?;
         let db = KeyValue::open(path, options.tuning())
             .map_err(StorageError::database("open the state in", path))?;
         Ok(Self::new(db, path))
