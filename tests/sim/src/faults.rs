@@ -1,0 +1,239 @@
+//! What is done to a cluster, and when.
+
+use std::time::Duration;
+
+use quorate_node::storage::disk::simulated::Faults;
+
+use crate::random::{self, Random};
+use crate::trace;
+use crate::world::World;
+
+/// Something that ends by itself.
+#[derive(Debug)]
+enum Ending {
+    Start(usize),
+    Repair,
+    Disk(usize),
+}
+
+/// The faults of a seed, in order.
+pub struct Plan {
+    random: Random,
+    next: Duration,
+    end: Duration,
+    endings: Vec<(Duration, Ending)>,
+}
+
+impl Plan {
+    /// Faults from `begin` to `end`.
+    pub fn new(seed: u64, begin: Duration, end: Duration) -> Self {
+        Self {
+            random: random::stream(seed, "faults"),
+            next: begin + Duration::from_secs(1),
+            end,
+            endings: Vec::new(),
+        }
+    }
+
+    fn ms(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.random.below(to - from))
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, world: &mut World) {
+        let now = world.sim.elapsed();
+        self.look_at_disks(world, now);
+        let due: Vec<_> = self.endings.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, ending) in due {
+            end(world, &ending);
+        }
+        if now >= self.next && now < self.end {
+            self.next = now + self.ms(200, 2_500);
+            self.hurt(world, now);
+        }
+    }
+
+    /// A node whose power has gone in the middle of something, or that has stopped by itself, is
+    /// started again after a while.
+    fn look_at_disks(&mut self, world: &mut World, now: Duration) {
+        for node in 0..world.machines.len() {
+            let machine = &world.machines[node];
+            let waits = self.endings.iter();
+            let starts =
+                |(_, ending): &(_, Ending)| matches!(ending, Ending::Start(n) if *n == node);
+            if waits.into_iter().any(starts) {
+                continue;
+            }
+            if !machine.disk.is_on() || machine.stopped.borrow().is_some() {
+                world.crash(node, false);
+                let later = now + self.ms(50, 3_000);
+                self.endings.push((later, Ending::Start(node)));
+            }
+        }
+    }
+
+    fn hurt(&mut self, world: &mut World, now: Duration) {
+        let nodes = world.machines.len() as u64;
+        let node = self.random.below(nodes) as usize;
+        match self.random.below(12) {
+            0 | 1 => self.crash(world, node, now, false),
+            2 | 3 => self.crash(world, node, now, true),
+            4 => self.cut_soon(world, node, now),
+            5 => self.crash_all(world, now),
+            6 | 7 => self.isolate(world, node, now),
+            8 => self.cut_one_way(world, node, now),
+            9 => self.set_clock(world, node),
+            10 => self.slow_disk(world, node, now),
+            _ => self.bad_disk(world, node, now),
+        }
+    }
+
+    fn crash(&mut self, world: &mut World, node: usize, now: Duration, power: bool) {
+        if !world.machines[node].disk.is_on() {
+            return;
+        }
+        world.crash(node, power);
+        let later = now + self.ms(50, 5_000);
+        self.endings.push((later, Ending::Start(node)));
+    }
+
+    /// The power goes in the middle of what the node does next.
+    fn cut_soon(&mut self, world: &mut World, node: usize, now: Duration) {
+        let after = self.random.below(40);
+        set_disk(world, node, |faults| faults.cut_after = Some(after));
+        trace::note(
+            now.as_millis(),
+            format_args!("n{} is cut in {after} steps", node + 1),
+        );
+    }
+
+    fn crash_all(&mut self, world: &mut World, now: Duration) {
+        for node in 0..world.machines.len() {
+            self.crash(world, node, now, true);
+        }
+    }
+
+    /// One or two nodes on one side, the others on the other.
+    fn isolate(&mut self, world: &mut World, node: usize, now: Duration) {
+        let names: Vec<String> = names(world);
+        let other = self.random.below(names.len() as u64) as usize;
+        let near = |at: usize| at == node || at == other;
+        trace::note(
+            now.as_millis(),
+            format_args!("apart: n{} n{}", node + 1, other + 1),
+        );
+        for (a, of_a) in names.iter().enumerate() {
+            for (b, of_b) in names.iter().enumerate() {
+                if a < b && near(a) != near(b) {
+                    world.sim.partition(of_a.as_str(), of_b.as_str());
+                }
+            }
+        }
+        let later = now + self.ms(100, 5_000);
+        self.endings.push((later, Ending::Repair));
+    }
+
+    /// What the node says reaches nobody, but it hears.
+    fn cut_one_way(&mut self, world: &mut World, node: usize, now: Duration) {
+        let names = names(world);
+        trace::note(now.as_millis(), format_args!("n{} is not heard", node + 1));
+        for (to, name) in names.iter().enumerate() {
+            if to != node {
+                world
+                    .sim
+                    .partition_oneway(names[node].as_str(), name.as_str());
+            }
+        }
+        let later = now + self.ms(100, 5_000);
+        self.endings.push((later, Ending::Repair));
+    }
+
+    fn set_clock(&mut self, world: &mut World, node: usize) {
+        let hour = 3_600_000_000;
+        let micros = self.random.below(2 * hour) as i64 - hour as i64;
+        let now = world.now_ms();
+        trace::note(
+            now,
+            format_args!("n{}: wall clock off by {micros} us", node + 1),
+        );
+        world.machines[node].set_skew(micros);
+    }
+
+    fn slow_disk(&mut self, world: &mut World, node: usize, now: Duration) {
+        let max = self.ms(1, 250);
+        trace::note(
+            now.as_millis(),
+            format_args!("n{}: syncs take up to {max:?}", node + 1),
+        );
+        set_disk(world, node, |faults| faults.sync_time_max = max);
+        let later = now + self.ms(500, 6_000);
+        self.endings.push((later, Ending::Disk(node)));
+    }
+
+    fn bad_disk(&mut self, world: &mut World, node: usize, now: Duration) {
+        world.machines[node].excused.set(true);
+        let full = self.random.chance(1, 2);
+        trace::note(
+            now.as_millis(),
+            format_args!("n{}: bad disk, full: {full}", node + 1),
+        );
+        set_disk(world, node, |faults| match full {
+            true => faults.capacity_bytes = Some(0),
+            false => faults.failing_syncs = Some(5),
+        });
+        let later = now + self.ms(200, 3_000);
+        self.endings.push((later, Ending::Disk(node)));
+    }
+
+    /// All that is wrong is put right.
+    pub fn heal(&mut self, world: &mut World) {
+        trace::note(world.now_ms(), format_args!("the faults are over"));
+        self.endings.clear();
+        end(world, &Ending::Repair);
+        for node in 0..world.machines.len() {
+            set_disk(world, node, |faults| faults.cut_after = None);
+            end(world, &Ending::Disk(node));
+            let machine = &world.machines[node];
+            let stopped = machine.stopped.borrow().is_some();
+            if !machine.disk.is_on() || stopped {
+                end(world, &Ending::Start(node));
+            }
+            world.machines[node].excused.set(false);
+        }
+    }
+}
+
+fn names(world: &World) -> Vec<String> {
+    world
+        .machines
+        .iter()
+        .map(|machine| machine.name.clone())
+        .collect()
+}
+
+fn set_disk(world: &World, node: usize, change: impl FnOnce(&mut Faults)) {
+    let disk = &world.machines[node].disk;
+    let mut faults = disk.faults();
+    change(&mut faults);
+    disk.set_faults(faults);
+}
+
+fn end(world: &mut World, ending: &Ending) {
+    match ending {
+        Ending::Start(node) => world.restart(*node),
+        Ending::Disk(node) => set_disk(world, *node, |faults| {
+            faults.sync_time_max = Duration::ZERO;
+            faults.capacity_bytes = None;
+            faults.failing_syncs = None;
+        }),
+        Ending::Repair => {
+            let names = names(world);
+            for (a, of_a) in names.iter().enumerate() {
+                for of_b in &names[a + 1..] {
+                    world.sim.repair(of_a.as_str(), of_b.as_str());
+                }
+            }
+            trace::note(world.now_ms(), format_args!("the network is whole"));
+        }
+    }
+}

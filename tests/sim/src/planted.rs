@@ -1,0 +1,30 @@
+//! Bugs that are planted, so that it is known that they are caught (`tests/planted.rs`).
+//!
+//! None of them is in the product: a disk, a resource or a client behaves as if one were.
+
+/// Which bug is planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// Disks say yes to a sync and do nothing, as a node that answers before it has synced.
+    AckBeforeSync,
+    /// The resource takes every write, whatever its token.
+    NoFence,
+    /// Clients believe in a lease for twice its TTL.
+    LateDeadline,
+    /// A lease's key is asked for under the name of another one in the end, as if it were lost.
+    LostKey,
+}
+
+impl Planted {
+    /// By its name on the command line.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "ack-before-sync" => Some(Self::AckBeforeSync),
+            "no-fence" => Some(Self::NoFence),
+            "late-deadline" => Some(Self::LateDeadline),
+            "lost-key" => Some(Self::LostKey),
+            _ => None,
+        }
+    }
+}

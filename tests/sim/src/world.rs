@@ -1,0 +1,370 @@
+//! A cluster of one seed: nodes, disks, network, and the loop that moves time.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use quorate_node::storage::disk::simulated::{Disk, Faults, attach};
+use quorate_node::{Config, Health, Node};
+use tokio::time::sleep;
+use turmoil::Sim;
+
+use crate::faults::Plan;
+use crate::history::{History, Shared};
+use crate::invariants::{self, acknowledged};
+use crate::planted::Planted;
+use crate::random::{self, Random};
+use crate::workload::{self, Contender, note};
+use crate::{process, trace};
+
+/// The cluster is formed by then, or something is wrong with it.
+const FORMED: Duration = Duration::from_secs(15);
+
+/// How long faults go on.
+const FAULTS: Duration = Duration::from_secs(25);
+
+/// How long the cluster has to recover when they are over.
+const CALM: Duration = Duration::from_secs(20);
+
+/// How long the judge may take.
+const JUDGED: Duration = Duration::from_secs(20);
+
+/// How often a node is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(7);
+
+/// What a run is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// All that happens is its alone.
+    pub seed: u64,
+    /// No faults: for a first look at a change.
+    pub calm: bool,
+    /// A bug that must be caught.
+    pub planted: Option<Planted>,
+}
+
+/// What a run was like.
+#[derive(Debug)]
+pub struct Report {
+    /// What was wrong.
+    pub wrong: Vec<String>,
+    /// In a line.
+    pub summary: String,
+}
+
+/// A node, as the harness holds it.
+pub struct Machine {
+    pub name: String,
+    pub disk: Disk,
+    config: Config,
+    skew_micros: Cell<i64>,
+    runtime: Cell<Option<tokio::runtime::Id>>,
+    /// Why it stopped by itself.
+    pub stopped: RefCell<Option<String>>,
+    /// Something is wrong with the disk, so that it may.
+    pub excused: Cell<bool>,
+}
+
+impl Machine {
+    fn new(number: usize, seed: u64) -> Rc<Self> {
+        let name = format!("n{number}");
+        let root = format!("/simulated/{name}");
+        let disk = Disk::new(&root, random::stream(seed, &name).any());
+        attach(&disk);
+        Rc::new(Self {
+            config: config(number, &root),
+            name,
+            disk,
+            skew_micros: Cell::new(0),
+            runtime: Cell::new(None),
+            stopped: RefCell::default(),
+            excused: Cell::new(false),
+        })
+    }
+
+    /// Sets its wall clock.
+    pub fn set_skew(&self, micros: i64) {
+        self.skew_micros.set(micros);
+        if let Some(runtime) = self.runtime.get() {
+            process::set_skew(runtime, micros);
+        }
+    }
+
+    /// One life of its process.
+    async fn run(self: Rc<Self>, number: usize, history: Shared) {
+        let runtime = tokio::runtime::Handle::current().id();
+        self.runtime.set(Some(runtime));
+        process::set_skew(runtime, self.skew_micros.get());
+        let config = self.config.clone();
+        let builder = Node::builder().configure(|of_node| *of_node = config);
+        let node = match builder.free_bytes(|_| Ok(u64::MAX)).start().await {
+            Ok(node) => node,
+            Err(error) => return self.stop(&format!("did not start: {error}")),
+        };
+        note(format_args!("{} runs", self.name));
+        loop {
+            if let Health::Failed(facts) = &*node.health().borrow() {
+                return self.stop(&format!("failed: {facts}"));
+            }
+            if let Some(seen) = node.seen() {
+                let mut history = history.borrow_mut();
+                if history.leaders.get(&seen.term).is_none() && seen.leads {
+                    note(format_args!("{} leads term {}", self.name, seen.term));
+                }
+                invariants::digests::seen(&mut history, number, &seen);
+                invariants::leaders::seen(&mut history, number, &seen);
+                history.seen.insert(number, seen);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn stop(&self, why: &str) {
+        note(format_args!("{} {why}", self.name));
+        *self.stopped.borrow_mut() = Some(why.to_owned());
+    }
+}
+
+fn config(number: usize, root: &str) -> Config {
+    let mut config = Config::default();
+    config.node.name = format!("n{number}");
+    config.node.data_dir = format!("{root}/data").into();
+    config.node.bootstrap = number == 1;
+    config.listen.client = "0.0.0.0:7400".to_owned();
+    config.listen.peer = "0.0.0.0:7401".to_owned();
+    config.listen.http.clear();
+    config.listen.advertise_client = format!("n{number}:7400");
+    config.listen.advertise_peer = format!("n{number}:7401");
+    config.security.insecure = true;
+    config.limits.disk_reserve_bytes = 0;
+    // Few, so that snapshots are made and sent in the seconds that a run has.
+    config.raft.snapshot_entries = 60;
+    config.raft.keep_entries = 40;
+    config.verify.every_ms = 3_000;
+    config
+}
+
+/// A running simulation.
+pub struct World {
+    pub machines: Vec<Rc<Machine>>,
+    pub history: Shared,
+    pub sim: Sim<'static>,
+}
+
+impl World {
+    fn new(options: Options, nodes: usize, random: &mut Random) -> Self {
+        let latency = Duration::from_millis(1 + random.below(30));
+        let mut builder = turmoil::Builder::new();
+        builder
+            .simulation_duration(FORMED + FAULTS + CALM + JUDGED + FORMED)
+            .tick_duration(Duration::from_millis(1))
+            .enable_random_order()
+            .tcp_capacity(4_096)
+            .rng_seed(random.any())
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(latency);
+        let mut sim = builder.build();
+        let history = Shared::default();
+        history.borrow_mut().planted = options.planted;
+        let mut machines = Vec::new();
+        for number in 1..=nodes {
+            let machine = Machine::new(number, options.seed);
+            machine.disk.set_faults(Faults {
+                lying_syncs: options.planted == Some(Planted::AckBeforeSync),
+                ..Faults::default()
+            });
+            let (run, seen) = (Rc::clone(&machine), Rc::clone(&history));
+            sim.host(machine.name.clone(), move || {
+                let (run, seen) = (Rc::clone(&run), Rc::clone(&seen));
+                async move {
+                    run.run(number, seen).await;
+                    Ok(())
+                }
+            });
+            machines.push(machine);
+        }
+        Self {
+            machines,
+            history,
+            sim,
+        }
+    }
+
+    /// Now, in milliseconds.
+    pub fn now_ms(&self) -> u128 {
+        self.sim.elapsed().as_millis()
+    }
+
+    /// The process or the machine of a node dies.
+    pub fn crash(&mut self, node: usize, power: bool) {
+        let machine = &self.machines[node];
+        match power {
+            true => machine.disk.cut(),
+            false => machine.disk.kill(),
+        }
+        let name = machine.name.clone();
+        trace::note(
+            self.now_ms(),
+            format_args!("{name} dies, power cut: {power}"),
+        );
+        self.sim.crash(name);
+        self.history.borrow_mut().seen.remove(&(node + 1));
+    }
+
+    /// It is started again.
+    pub fn restart(&mut self, node: usize) {
+        let machine = &self.machines[node];
+        if machine.disk.is_on() {
+            machine.disk.kill();
+        }
+        machine.disk.start();
+        machine.stopped.borrow_mut().take();
+        let name = machine.name.clone();
+        trace::note(self.now_ms(), format_args!("{name} is started"));
+        self.sim.bounce(name);
+    }
+
+    /// A node that has stopped by itself though nothing is wrong with its disk is a bug.
+    fn look_at_stopped(&mut self) {
+        for machine in &self.machines {
+            let stopped = machine.stopped.borrow();
+            if let Some(why) = &*stopped
+                && machine.disk.is_on()
+                && !machine.excused.get()
+            {
+                let what = format!("{} {why}", machine.name);
+                self.history.borrow_mut().violated(what);
+            }
+        }
+    }
+
+    fn run_until(
+        &mut self,
+        until: Duration,
+        mut each: impl FnMut(&mut Self),
+    ) -> Result<(), String> {
+        while self.sim.elapsed() < until {
+            self.sim.step().map_err(|error| error.to_string())?;
+            self.look_at_stopped();
+            each(self);
+            if !self.history.borrow().violations.is_empty() {
+                return Err("an invariant does not hold".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a seed.
+pub fn run(options: Options) -> Report {
+    let mut random = random::stream(options.seed, "world");
+    let nodes = if random.chance(1, 3) { 5 } else { 3 };
+    let mut world = World::new(options, nodes, &mut random);
+    let ended = live(&mut world, options, nodes, &mut random);
+    let mut wrong = Vec::new();
+    if let Err(why) = ended {
+        wrong.push(why);
+    }
+    wrong.extend(invariants::check(&world.history.borrow()));
+    let summary = summary(&world);
+    Report { wrong, summary }
+}
+
+fn live(
+    world: &mut World,
+    options: Options,
+    nodes: usize,
+    random: &mut Random,
+) -> Result<(), String> {
+    let formed = Rc::new(Cell::new(false));
+    let done = Rc::clone(&formed);
+    world.sim.client("founder", async move {
+        workload::form(nodes).await?;
+        done.set(true);
+        Ok(())
+    });
+    while !formed.get() {
+        let until = world.sim.elapsed() + Duration::from_millis(50);
+        world.run_until(until, |_| {})?;
+        if until > FORMED {
+            return Err("the cluster was not formed in time".to_owned());
+        }
+    }
+    let begin = world.sim.elapsed();
+    let end = begin + FAULTS;
+    for number in 1..=3 + random.below(3) {
+        let name = format!("c{number}");
+        let own = random::stream(options.seed, &name);
+        let (history, until) = (Rc::clone(&world.history), end + CALM / 2);
+        world.sim.client(name.clone(), async move {
+            let contender = Contender::new(name, nodes, history, own)?;
+            contender.run(until).await
+        });
+    }
+    let mut plan = Plan::new(options.seed, begin, end);
+    if !options.calm {
+        let own = random::stream(options.seed, "transfers");
+        world
+            .sim
+            .client("operator", workload::transfer(nodes, own, end));
+        world.run_until(end, |world| plan.step(world))?;
+    }
+    plan.heal(world);
+    world.run_until(end + CALM, |_| {})?;
+    judge(world, nodes, end + CALM + JUDGED)
+}
+
+/// The cluster must have converged, and have what it acknowledged.
+fn judge(world: &mut World, nodes: usize, until: Duration) -> Result<(), String> {
+    let verdict = Rc::new(RefCell::new(None));
+    let (told, history) = (Rc::clone(&verdict), Rc::clone(&world.history));
+    world.sim.client("judge", async move {
+        let found = workload::judge(nodes, &history).await;
+        *told.borrow_mut() = Some(found);
+        Ok(())
+    });
+    while verdict.borrow().is_none() && world.sim.elapsed() < until {
+        let next = world.sim.elapsed() + Duration::from_millis(50);
+        world.run_until(next, |_| {})?;
+    }
+    let found = match verdict.borrow_mut().take() {
+        Some(Ok(found)) => found,
+        Some(Err(error)) => return Err(format!("the cluster does not serve: {error}")),
+        None => return Err("the cluster does not serve: no answer".to_owned()),
+    };
+    // What is committed reaches everybody with the next heartbeats.
+    let settled = world.sim.elapsed() + Duration::from_secs(2);
+    world.run_until(settled, |_| {})?;
+    let history: &mut History = &mut world.history.borrow_mut();
+    history
+        .violations
+        .extend(acknowledged::check(history, &found));
+    let applied: Vec<u64> = history.seen.values().map(|seen| seen.applied).collect();
+    let (lowest, highest) = (applied.iter().min(), applied.iter().max());
+    if applied.len() != nodes || lowest != highest {
+        return Err(format!("the nodes have not converged: {:?}", history.seen));
+    }
+    Ok(())
+}
+
+fn summary(world: &World) -> String {
+    let history = world.history.borrow();
+    let granted = |claim: &&crate::history::Claimed| {
+        matches!(claim.outcome, crate::history::Outcome::Granted(_))
+    };
+    let disks = world.machines.iter().map(|machine| machine.disk.counts());
+    let counts = disks.fold((0, 0, 0), |(syncs, kills, cuts), disk| {
+        (syncs + disk.syncs, kills + disk.kills, cuts + disk.cuts)
+    });
+    format!(
+        "{} nodes, {} claims ({} granted), {} writes, {} entries, {} leaders, syncs/kills/cuts \
+         {counts:?}, {} s simulated",
+        world.machines.len(),
+        history.claims.len(),
+        history.claims.iter().filter(granted).count(),
+        history.writes.len(),
+        history.digests.keys().last().copied().unwrap_or_default(),
+        history.leaders.len(),
+        world.sim.elapsed().as_secs(),
+    )
+}
