@@ -39,6 +39,10 @@ impl Outcome {
 }
 
 /// A claim of a lease.
+#[allow(
+    dead_code,
+    reason = "what is violated is printed with all that is known"
+)]
 #[derive(Debug, Clone)]
 pub struct Claimed {
     /// Who asked.
@@ -67,6 +71,10 @@ impl Claimed {
 }
 
 /// A write to the resource that leases are about.
+#[allow(
+    dead_code,
+    reason = "what is violated is printed with all that is known"
+)]
 #[derive(Debug, Clone, Copy)]
 pub struct Write {
     /// When it came there.
@@ -96,8 +104,6 @@ pub struct History {
     pub leaders: BTreeMap<u64, usize>,
     /// What must not be.
     pub violations: Vec<String>,
-    /// Starts of nodes that failed though nothing was wrong with their disks.
-    pub failed: Vec<String>,
     /// How the nodes were last seen.
     pub seen: BTreeMap<usize, Seen>,
 }

@@ -186,7 +186,7 @@ pub async fn transfer(nodes: usize, mut random: Random, until: Duration) -> turm
     let admin = Admin::connect(endpoints(nodes))?.with_timeout(TIMEOUT);
     while now() < until {
         sleep(Duration::from_millis(1_000 + random.below(6_000))).await;
-        let moved = admin.transfer_leader(0, false).await;
+        let moved = admin.transfer_leader(None, false).await;
         note(format_args!("leadership handed over: {}", moved.is_ok()));
     }
     Ok(())
