@@ -6,11 +6,16 @@
 //! the log.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
+use futures::{Stream, StreamExt};
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
+use openraft::raft::WriteResult;
 use quorate_client::Executed;
 use quorate_rpc::{LeaderHint, NodeError};
 use quorate_statemachine::limits::{COMMAND_BYTES_MAX, RENEWALS_PER_ENTRY_MAX};
@@ -19,7 +24,7 @@ use quorate_statemachine::{
     session,
 };
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::admission::{Admission, Lane, Permit};
 use crate::clock::ClusterClock;
@@ -343,6 +348,7 @@ impl Worker {
             Ok(results) => {
                 let (metrics, quarantine) =
                     (Arc::clone(&self.metrics), Arc::clone(&self.quarantine));
+                let results = results.take_until(deposed(self.raft.clone()));
                 drop(tokio::spawn(deliver(results, waiting, metrics, quarantine)));
             }
             Err(fatal) => {
@@ -448,19 +454,38 @@ impl<R> Gathered<R> {
 const _: () = assert!(BATCH_COMMANDS <= RENEWALS_PER_ENTRY_MAX);
 const _: () = assert!(BATCH_BYTES < COMMAND_BYTES_MAX);
 
-type Results = futures::stream::BoxStream<
-    'static,
-    Result<openraft::raft::WriteResult<TypeConfig>, openraft::errors::Fatal<TypeConfig>>,
->;
+/// Ends once this node has not led for an election time. Raft answers a proposal when its entry is
+/// applied or replaced here, and nobody replicates to a member that was removed while it led.
+async fn deposed(raft: Raft) {
+    let election = Duration::from_millis(raft.config().election_timeout_max);
+    let mut standing = raft.server_metrics();
+    let mut patience = None;
+    loop {
+        let leads = standing.borrow_and_update().state == ServerState::Leader;
+        patience = patience.filter(|_| !leads);
+        let change = standing.changed();
+        let changed = match leads {
+            true => change.await.is_ok(),
+            false => {
+                let until = *patience.get_or_insert_with(|| Instant::now() + election);
+                matches!(timeout_at(until, change).await, Ok(Ok(())))
+            }
+        };
+        if !changed {
+            return;
+        }
+    }
+}
 
 /// Hands the answers of a batch out, in the order of the log.
 async fn deliver(
-    mut results: Results,
+    results: impl Stream<Item = Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>>,
     waiting: Vec<Waiting>,
     metrics: Arc<Metrics>,
     quarantine: Arc<Quarantine>,
 ) {
     let (mut applied, proposed) = (0, waiting.len() as u64);
+    let mut results = pin!(results);
     for waiting in waiting {
         match results.next().await {
             Some(Ok(Ok(response))) => {
@@ -479,9 +504,7 @@ async fn deliver(
             Some(Err(fatal)) => waiting.fail(&NodeError::OutcomeUnknown {
                 message: format!("the node stopped after it proposed: {fatal}"),
             }),
-            None => waiting.fail(&NodeError::OutcomeUnknown {
-                message: "the node stopped after it proposed".to_owned(),
-            }),
+            None => waiting.fail(&leadership_lost()),
         }
     }
     let recorded = metrics.recorded();
@@ -548,12 +571,16 @@ fn each(response: Response) -> Vec<Result<Response, Refusal>> {
 fn write_error(error: ClientWriteError<TypeConfig>) -> NodeError {
     match error {
         ClientWriteError::ForwardToLeader(forward) => not_leader(&forward),
-        ClientWriteError::LogEntryDiscarded(_) => NodeError::OutcomeUnknown {
-            message: "leadership was lost after the command was proposed".to_owned(),
-        },
+        ClientWriteError::LogEntryDiscarded(_) => leadership_lost(),
         other => NodeError::OutcomeUnknown {
             message: other.to_string(),
         },
+    }
+}
+
+fn leadership_lost() -> NodeError {
+    NodeError::OutcomeUnknown {
+        message: "leadership was lost after the command was proposed".to_owned(),
     }
 }
 

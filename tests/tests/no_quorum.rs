@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use quorate_client::{Client, Consistency};
-use quorate_rpc::NodeError;
+use quorate_rpc::identity::Parties;
+use quorate_rpc::v1::peer_client::PeerClient;
+use quorate_rpc::{NodeError, v1};
 use quorate_statemachine::lease::{Claim, Claimed, SameOwner};
 use quorate_statemachine::{Command, LeaseToken, Name, Owner};
 use quorate_tests::cluster::{Cluster, Options, scenario};
 use quorate_tests::raw::{self, Said};
 use quorate_tests::wait::{PATIENCE, until};
 use tokio::time::Instant;
+use tonic::Request;
 
 const NODE: &str = env!("CARGO_BIN_EXE_test-node");
 
@@ -186,6 +189,75 @@ async fn a_deadline_that_passes_is_an_unknown_outcome_and_told_in_time() -> Resu
             story.history.ended.is_empty() && story.live.is_some(),
             "{story:?}"
         );
+        cluster.digests_agree().await
+    })
+    .await
+}
+
+/// Makes the leader hear of a later term, as from a candidate that leadership was handed to, and
+/// of nothing else.
+async fn depose(cluster: &Cluster, leader: usize, candidate: u64) -> Result<()> {
+    let status = cluster.status(leader).await?;
+    let vote = v1::VoteRequest {
+        vote: Some(v1::Vote {
+            term: status.term + 1,
+            node_id: candidate,
+            committed: false,
+        }),
+        last_log_id: Some(v1::LogId {
+            term: status.term,
+            index: status.last_log + 1_000,
+        }),
+        pre_vote: false,
+        leader_transfer: true,
+    };
+    let mut request = Request::new(vote);
+    let parties = Parties {
+        cluster_id: status.cluster_id,
+        from: candidate,
+        to: status.id,
+    };
+    parties.write(request.metadata_mut());
+    let channel = raw::connect(&cluster.nodes[leader].config().listen.peer).await?;
+    let reply = PeerClient::new(channel).vote(request).await?.into_inner();
+    ensure!(reply.granted, "{reply:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_leader_proposed_is_answered_though_nobody_tells_it_what_became_of_it() -> Result<()>
+{
+    scenario(Options::new(NODE, 3), async |cluster| {
+        let leader = cluster.leader().await?;
+        let others: Vec<usize> = cluster.running().filter(|node| *node != leader).collect();
+        let candidate = cluster.status(others[0]).await?.id;
+        let before = cluster.status(leader).await?.last_log;
+        for node in &others {
+            cluster.nodes[*node].pause().await?;
+        }
+        // The leader has heard them a moment ago: it proposes, and nobody confirms.
+        let asked = send(cluster, leader, "stranded", 60_000);
+        let deposed = async {
+            until("it to be proposed", PATIENCE, async || {
+                let status = cluster.status(leader).await?;
+                let in_flight = status.load.is_some_and(|load| load.commands_in_flight > 0);
+                Ok((in_flight && status.last_log > before).then_some(()))
+            })
+            .await?;
+            depose(cluster, leader, candidate).await
+        };
+        let (said, ()) = tokio::try_join!(asked, deposed)?;
+        match said {
+            Said::Error(NodeError::OutcomeUnknown { message }) => {
+                ensure!(message.contains("leadership was lost"), "{message}");
+            }
+            other => bail!("of what it cannot know it said {other:?}"),
+        }
+        for node in &others {
+            cluster.nodes[*node].resume()?;
+        }
+        let client = cluster.client()?.with_timeout(PATIENCE);
+        client.execute(claim("stranded")?).await?;
         cluster.digests_agree().await
     })
     .await
