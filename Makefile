@@ -5,6 +5,7 @@
 #   make bench   beside etcd, on this machine; writes docs/PERFORMANCE.md (tests/load/run.sh)
 #   make chaos   a cluster of processes under every fault, as root   MINUTES=2 SEED=… NODES=3
 #   make sim     whole clusters by a seed   SEEDS=n FROM=1, or SEED=x TRACE=1
+#   make soak    the same for an hour, with faults that no process dies of: what only ever grows
 #   make deny    licences and sources of what the program is built of
 #   make mixed   a cluster of an older build, upgraded   OLD=program of that build
 #   make console the web console in headless Chromium, which is installed for it (124 MB)
@@ -13,7 +14,7 @@
 #   make docs    writes docs/reference/ from the code
 #   make fix     formats the code
 
-.PHONY: chaos console fuzz mixed sim demo test check fix bench build tests lints deny docs
+.PHONY: chaos soak console fuzz mixed sim demo test check fix bench build tests lints deny docs
 
 DIR ?= /usr/share/doc
 LIMIT ?= 0
@@ -86,7 +87,10 @@ mixed: build
 chaos:
 	$(cargo) build --locked -p quorate-tests --bin chaos --bin test-node
 	$(if $(filter 0,$(shell id -u)),,sudo) $(target)/debug/chaos --minutes $(MINUTES) \
-		--nodes $(NODES) --dir $(target)/chaos $(if $(SEED),--seed $(SEED))
+		--nodes $(NODES) --dir $(target)/chaos $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+soak:
+	$(MAKE) chaos MINUTES=60 CHAOS_ARGS=--soak
 
 # A workspace of its own, without RocksDB; see docs/decisions/0019-simulation.md.
 SEEDS ?= 20

@@ -25,6 +25,9 @@ struct Args {
     /// Only these faults, by name; all by default.
     #[arg(long = "fault")]
     faults: Vec<String>,
+    /// Only faults that no process dies of: whether what they take of the machine only ever grows.
+    #[arg(long)]
+    soak: bool,
     /// Where the files of the run go, in a folder of its own.
     #[arg(long, default_value = "target/chaos")]
     dir: PathBuf,
@@ -66,7 +69,8 @@ fn run(args: &Args) -> Result<bool> {
     }
     let named = |fault: &chaos::nemesis::Fault| {
         let name = format!("{fault:?}");
-        args.faults.is_empty() || args.faults.iter().any(|it| it.eq_ignore_ascii_case(&name))
+        let all = args.faults.is_empty() && (!args.soak || fault.spares_processes());
+        all || args.faults.iter().any(|it| it.eq_ignore_ascii_case(&name))
     };
     let options = Options {
         time: Duration::from_secs_f64(args.minutes * 60.0),

@@ -13,12 +13,14 @@
 //! | [`models`] | what they may be answered, by noun |
 //! | [`resource`] | a resource outside, with and without a look at tokens |
 //! | [`check`], [`report`] | the verdicts |
+//! | [`gauges`] | what the processes take of their machines |
 //! | [`recovery`] | how long nobody is served after the death of a leader |
 
 pub mod check;
 pub mod clients;
 pub mod control;
 pub mod field;
+pub mod gauges;
 pub mod models;
 pub mod nemesis;
 pub mod net;

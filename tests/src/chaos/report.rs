@@ -8,6 +8,7 @@ use anyhow::Result;
 use tokio::time::Instant;
 
 use super::check::Verdicts;
+use super::gauges::{self, Gauges};
 use super::nemesis::{Done, Fault};
 use super::resource::Updates;
 
@@ -54,6 +55,7 @@ impl Report {
         if bare.lost == 0 {
             wrong.push("no update was lost without a fence: the run was too tame".to_owned());
         }
+        wrong.extend(self.growth().1);
         if let Err(error) = &self.converged {
             wrong.push(format!("after the faults: {error:#}"));
         }
@@ -64,6 +66,11 @@ impl Report {
             wrong.push("between two faults no write was acknowledged".to_owned());
         }
         wrong
+    }
+
+    fn growth(&self) -> (usize, Vec<String>) {
+        let looks = self.faults.iter().flat_map(|fault| &fault.gauges);
+        gauges::growing(&looks.copied().collect::<Vec<_>>())
     }
 
     /// The longest time in which no write was acknowledged.
@@ -104,6 +111,7 @@ impl Report {
         lines.extend(self.resources());
         lines.extend(self.by_kind());
         lines.extend(self.service());
+        lines.extend(self.taken());
         lines.push(String::new());
         lines.join("\n")
     }
@@ -158,5 +166,27 @@ impl Report {
         let words = |ms| format!("served, and equal on all members, {ms} ms after");
         lines.extend(converged.ok().map(words));
         lines
+    }
+
+    /// What the processes took of their machines at most, and whether it stayed so.
+    fn taken(&self) -> Vec<String> {
+        let looks = || self.faults.iter().flat_map(|fault| &fault.gauges);
+        let most = |of: fn(&Gauges) -> u64| looks().map(of).max().unwrap_or(0);
+        let (memory, disk) = (
+            most(|it| it.memory_bytes) >> 20,
+            most(|it| it.disk_bytes) >> 20,
+        );
+        let (handles, threads) = (most(|it| it.handles), most(|it| it.threads));
+        let (followed, grown) = self.growth();
+        vec![
+            format!(
+                "a node took {memory} MiB of memory, {disk} MiB of disk, {handles} handles and \
+                 {threads} threads at most"
+            ),
+            format!(
+                "{followed} processes lived long enough to be followed, {} grew",
+                grown.len()
+            ),
+        ]
     }
 }

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::field::Field;
+use super::gauges::Gauges;
 
 /// What can be done to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -91,6 +92,35 @@ pub const FAULTS: [Fault; 20] = [
     Fault::RollingRestart,
 ];
 
+impl Fault {
+    /// Whether all processes live on: what they take of the machine can be followed over the run.
+    #[must_use]
+    pub fn spares_processes(self) -> bool {
+        match self {
+            Self::PauseLeader
+            | Self::PauseFollower
+            | Self::Halves
+            | Self::IsolateLeader
+            | Self::OneWay
+            | Self::Ring
+            | Self::Delay
+            | Self::Loss
+            | Self::ClockJump
+            | Self::SlowDisk
+            | Self::Transfer => true,
+            Self::KillLeader
+            | Self::KillFollower
+            | Self::KillAll
+            | Self::SyncError
+            | Self::DiskFull
+            | Self::TornTail
+            | Self::Wiped
+            | Self::MemberChange
+            | Self::RollingRestart => false,
+        }
+    }
+}
+
 /// Longer than a lease of the histories lives.
 const LONGER_THAN_A_LEASE: std::ops::Range<u64> = 1_800..4_000;
 
@@ -110,6 +140,8 @@ pub struct Done {
     pub lasted_ms: u64,
     /// From then until a leader was confirmed by a quorum.
     pub recovered_ms: u64,
+    /// What the nodes took of their machines then.
+    pub gauges: Vec<Gauges>,
     /// From when on nothing was done to the cluster before this fault.
     #[serde(skip)]
     pub quiet: Instant,
@@ -162,12 +194,15 @@ async fn one(
         .leader()
         .await
         .context("nobody leads after it")?;
+    let recovered = mended.elapsed();
+    let gauges = field.cluster.nodes.iter().map(Gauges::of);
     Ok(Done {
         fault,
         what,
         at_ms: millis(at.duration_since(begin)),
         lasted_ms: millis(mended.duration_since(at)),
-        recovered_ms: millis(mended.elapsed()),
+        recovered_ms: millis(recovered),
+        gauges: gauges.collect::<Result<_>>()?,
         quiet,
         began: at,
     })
