@@ -28,6 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::wire;
+use crate::blocking::blocking;
 use crate::clock::{Source, System};
 use crate::membership::ADMINISTER_TIMEOUT;
 use crate::metrics::{PeerTimings, peer};
@@ -262,7 +263,8 @@ impl Peers {
     fn snapshot_refused(&self, error: &NodeError, data: SnapshotData) {
         if matches!(error, NodeError::Invalid(_)) {
             let state = self.state.clone();
-            tokio::task::spawn_blocking(move || state.check_refused(&data));
+            // It tells the node itself what it finds.
+            drop(tokio::spawn(blocking(move || state.check_refused(&data))));
         }
     }
 
