@@ -1,5 +1,6 @@
 //! What is done to a cluster, and when.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_node::storage::disk::simulated::Faults;
@@ -8,11 +9,15 @@ use crate::random::{self, Random};
 use crate::trace;
 use crate::world::World;
 
+/// How often each thing was done, by its name.
+pub type Done = BTreeMap<&'static str, u64>;
+
 /// Something that ends by itself.
 #[derive(Debug)]
 enum Ending {
     Start(usize),
     Repair,
+    Release,
     Disk(usize),
 }
 
@@ -22,6 +27,8 @@ pub struct Plan {
     next: Duration,
     end: Duration,
     endings: Vec<(Duration, Ending)>,
+    /// What was done.
+    pub done: Done,
 }
 
 impl Plan {
@@ -32,6 +39,7 @@ impl Plan {
             next: begin + Duration::from_secs(1),
             end,
             endings: Vec::new(),
+            done: Done::new(),
         }
     }
 
@@ -75,17 +83,79 @@ impl Plan {
     fn hurt(&mut self, world: &mut World, now: Duration) {
         let nodes = world.machines.len() as u64;
         let node = self.random.below(nodes) as usize;
-        match self.random.below(12) {
-            0 | 1 => self.crash(world, node, now, false),
-            2 | 3 => self.crash(world, node, now, true),
-            4 => self.cut_soon(world, node, now),
-            5 => self.crash_all(world, now),
-            6 | 7 => self.isolate(world, node, now),
-            8 => self.cut_one_way(world, node, now),
-            9 => self.set_clock(world, node),
-            10 => self.slow_disk(world, node, now),
-            _ => self.bad_disk(world, node, now),
+        let what = match self.random.below(15) {
+            0 | 1 => {
+                self.crash(world, node, now, false);
+                "process_killed"
+            }
+            2 | 3 => {
+                self.crash(world, node, now, true);
+                "power_cut"
+            }
+            4 => {
+                self.cut_soon(world, node, now);
+                "power_cut_in_a_write"
+            }
+            5 => {
+                self.crash_all(world, now);
+                "all_power_cut"
+            }
+            6 | 7 => {
+                self.isolate(world, node, now);
+                "partitioned"
+            }
+            8 => {
+                self.cut_one_way(world, node, now);
+                "partitioned_one_way"
+            }
+            9 => {
+                self.set_clock(world, node);
+                "clock_set"
+            }
+            10 => {
+                self.slow_disk(world, node, now);
+                "disk_slow"
+            }
+            11 => {
+                self.bad_disk(world, node, now);
+                "disk_bad"
+            }
+            12 => {
+                self.lose(world, now);
+                "messages_lost"
+            }
+            _ => {
+                self.hold(world, node, now);
+                "messages_late"
+            }
+        };
+        *self.done.entry(what).or_default() += 1;
+    }
+
+    /// What the node says and is told comes all at once, later.
+    fn hold(&mut self, world: &mut World, node: usize, now: Duration) {
+        let names = names(world);
+        let other = self.random.below(names.len() as u64) as usize;
+        let all = self.random.chance(1, 2);
+        trace::note(now.as_millis(), format_args!("n{} is late", node + 1));
+        for (to, name) in names.iter().enumerate() {
+            if to != node && (all || to == other) {
+                world.sim.hold(names[node].as_str(), name.as_str());
+            }
         }
+        let later = now + self.ms(50, 3_000);
+        self.endings.push((later, Ending::Release));
+    }
+
+    /// Some messages are lost, between all nodes, and with them their connections.
+    fn lose(&mut self, world: &mut World, now: Duration) {
+        let rate = 0.002 * (1 + self.random.below(10)) as f64;
+        trace::note(now.as_millis(), format_args!("{rate} of messages are lost"));
+        for (a, b) in pairs(world) {
+            world.sim.set_link_fail_rate(a.as_str(), b.as_str(), rate);
+        }
+        let later = now + self.ms(500, 4_000);
+        self.endings.push((later, Ending::Repair));
     }
 
     fn crash(&mut self, world: &mut World, node: usize, now: Duration, power: bool) {
@@ -189,6 +259,7 @@ impl Plan {
     pub fn heal(&mut self, world: &mut World) {
         trace::note(world.now_ms(), format_args!("the faults are over"));
         self.endings.clear();
+        end(world, &Ending::Release);
         end(world, &Ending::Repair);
         for node in 0..world.machines.len() {
             set_disk(world, node, |faults| faults.cut_after = None);
@@ -226,14 +297,30 @@ fn end(world: &mut World, ending: &Ending) {
             faults.capacity_bytes = None;
             faults.failing_syncs = None;
         }),
+        Ending::Release => {
+            for (a, b) in pairs(world) {
+                world.sim.release(a.as_str(), b.as_str());
+            }
+            trace::note(world.now_ms(), format_args!("nobody is late"));
+        }
         Ending::Repair => {
-            let names = names(world);
-            for (a, of_a) in names.iter().enumerate() {
-                for of_b in &names[a + 1..] {
-                    world.sim.repair(of_a.as_str(), of_b.as_str());
-                }
+            for (a, b) in pairs(world) {
+                world.sim.set_link_fail_rate(a.as_str(), b.as_str(), 0.0);
+                world.sim.repair(a.as_str(), b.as_str());
             }
             trace::note(world.now_ms(), format_args!("the network is whole"));
         }
     }
+}
+
+/// Every two nodes.
+fn pairs(world: &World) -> Vec<(String, String)> {
+    let names = names(world);
+    let mut pairs = Vec::new();
+    for (at, a) in names.iter().enumerate() {
+        for b in &names[at + 1..] {
+            pairs.push((a.clone(), b.clone()));
+        }
+    }
+    pairs
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use quorate_client::ClientError;
 use quorate_node::simulation::Seen;
 use quorate_statemachine::FencingToken;
+use quorate_statemachine::queue::ItemId;
 
 use crate::planted::Planted;
 
@@ -87,6 +88,69 @@ pub struct Write {
     pub entitled: bool,
 }
 
+/// A look at a lease, by a read or by a claim that found it taken.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// The key.
+    pub key: String,
+    /// Before it was sent.
+    pub sent: At,
+    /// When the answer was there.
+    pub answered: At,
+    /// The grant that was live.
+    pub seen: Option<FencingToken>,
+}
+
+/// A push that was acknowledged.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// The item.
+    pub item: ItemId,
+    /// What it carries.
+    pub payload: String,
+}
+
+/// A claim of an item.
+#[derive(Debug, Clone)]
+pub struct ItemClaimed {
+    /// The item.
+    pub item: ItemId,
+    /// The claim's token.
+    pub token: FencingToken,
+    /// Before it was sent.
+    pub sent: At,
+    /// When the answer was there.
+    pub answered: At,
+    /// Until when the worker can be sure of it.
+    pub entitled_until: At,
+    /// When it began to settle it.
+    pub settling: Option<At>,
+    /// When that was acknowledged.
+    pub settled: Option<At>,
+}
+
+/// An event that was acknowledged.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// What it says; no two say the same.
+    pub payload: String,
+    /// Its number.
+    pub sequence: u64,
+    /// Before it was sent for the first time.
+    pub sent: At,
+    /// When the answer was there.
+    pub answered: At,
+}
+
+/// An event that is stored in the end.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its number.
+    pub sequence: u64,
+    /// What it says.
+    pub payload: String,
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub struct History {
@@ -94,6 +158,18 @@ pub struct History {
     pub planted: Option<Planted>,
     /// Claims, in the order of their answers.
     pub claims: Vec<Claimed>,
+    /// What was seen of leases.
+    pub reads: Vec<Read>,
+    /// Items that were acknowledged.
+    pub pushed: Vec<Pushed>,
+    /// Claims of items.
+    pub items: Vec<ItemClaimed>,
+    /// Events that were acknowledged.
+    pub appended: Vec<Appended>,
+    /// Events that are there in the end.
+    pub stored: Vec<Stored>,
+    /// Holds of the lock that is waited for in line.
+    pub handed_over: u64,
     /// Writes to the one resource, in order.
     pub writes: Vec<Write>,
     /// Greatest token that the resource has seen.

@@ -17,13 +17,18 @@ mod trace;
 mod workload;
 mod world;
 
+use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use world::Options;
 
 /// Whether anything has panicked: a task that does takes nothing else down.
 static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// So much of what is wrong is enough to begin with.
+const SHOWN: usize = 5;
 
 #[derive(Debug, Default)]
 struct Args {
@@ -112,9 +117,11 @@ fn one(seed: u64, args: &Args) -> bool {
     }
     let (lines, hash) = trace::hash();
     let (taken, next) = process::fingerprint();
-    println!("seed {seed}: {}", report.summary);
+    let sums = report.sums.iter();
+    let sums: Vec<String> = sums.map(|(name, sum)| format!("{name}={sum}")).collect();
+    println!("seed {seed}: {}", sums.join(" "));
     println!("seed {seed}: trace of {lines} lines {hash:016x}, chance {taken} {next:016x}");
-    for what in &wrong {
+    for what in wrong.iter().take(SHOWN) {
         println!("seed {seed}: VIOLATED {what}");
     }
     wrong.is_empty()
@@ -154,24 +161,54 @@ fn same_twice(seed: u64) -> bool {
     false
 }
 
+/// Runs seeds, one for each processor at a time.
 fn many(args: &Args) -> bool {
     let mut more = Vec::new();
     more.extend(args.calm.then_some("--calm"));
     if let Some(planted) = &args.planted {
         more.extend(["--planted", planted]);
     }
-    let mut failed = Vec::new();
-    for seed in args.from..args.from + args.seeds {
-        let (good, said) = apart(seed, &more);
-        print!("{said}");
-        if !good {
-            failed.push(seed);
+    let next = AtomicU64::new(args.from);
+    let end = args.from + args.seeds;
+    let all = Mutex::new((Vec::new(), BTreeMap::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return;
+            }
+            let (good, said) = apart(seed, &more);
+            print!("{said}");
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            add(&mut all.1, &said);
+            if !good {
+                all.0.push(seed);
+            }
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let (mut failed, sums) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.sort_unstable();
+    for (name, sum) in sums {
+        println!("{sum:>12} {name}");
     }
-    let count = args.seeds;
-    println!("{count} seeds, {} failed {failed:?}", failed.len());
+    println!("{} seeds, {} failed {failed:?}", args.seeds, failed.len());
     for seed in &failed {
         println!("again: make sim SEED={seed}");
     }
     failed.is_empty()
+}
+
+/// Adds up what a seed has said of itself: `name=number`.
+fn add(sums: &mut BTreeMap<String, u64>, said: &str) {
+    let words = said.lines().next().unwrap_or_default().split(' ');
+    for (name, number) in words.filter_map(|word| word.split_once('=')) {
+        if let Ok(number) = number.parse::<u64>() {
+            *sums.entry(name.to_owned()).or_default() += number;
+        }
+    }
 }

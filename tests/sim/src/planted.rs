@@ -13,6 +13,18 @@ pub enum Planted {
     LateDeadline,
     /// A lease's key is asked for under the name of another one in the end, as if it were lost.
     LostKey,
+    /// Tokens begin again lower, as after a restore that counts on from its snapshot.
+    TokenReuse,
+    /// A client that gives up to wait forgets to say so.
+    LostCancel,
+    /// Clients read what any node has.
+    StaleRead,
+    /// A push that may have been done is taken for done.
+    AckUnknown,
+    /// A worker takes a refused settlement for done.
+    SettleBelieved,
+    /// An event that may have been appended is appended again without a key.
+    UnkeyedRetry,
 }
 
 impl Planted {
@@ -24,6 +36,12 @@ impl Planted {
             "no-fence" => Some(Self::NoFence),
             "late-deadline" => Some(Self::LateDeadline),
             "lost-key" => Some(Self::LostKey),
+            "token-reuse" => Some(Self::TokenReuse),
+            "lost-cancel" => Some(Self::LostCancel),
+            "stale-read" => Some(Self::StaleRead),
+            "ack-unknown" => Some(Self::AckUnknown),
+            "settle-believed" => Some(Self::SettleBelieved),
+            "unkeyed-retry" => Some(Self::UnkeyedRetry),
             _ => None,
         }
     }

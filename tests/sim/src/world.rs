@@ -9,12 +9,12 @@ use quorate_node::{Config, Health, Node};
 use tokio::time::sleep;
 use turmoil::Sim;
 
-use crate::faults::Plan;
+use crate::faults::{Done, Plan};
 use crate::history::{History, Shared};
 use crate::invariants::{self, acknowledged};
 use crate::planted::Planted;
 use crate::random::{self, Random};
-use crate::workload::{self, Contender, note};
+use crate::workload::{self, Contender, Locker, Teller, Worker, note};
 use crate::{process, trace};
 
 /// The cluster is formed by then, or something is wrong with it.
@@ -24,7 +24,7 @@ const FORMED: Duration = Duration::from_secs(15);
 const FAULTS: Duration = Duration::from_secs(25);
 
 /// How long the cluster has to recover when they are over.
-const CALM: Duration = Duration::from_secs(20);
+const CALM: Duration = Duration::from_secs(14);
 
 /// How long the judge may take.
 const JUDGED: Duration = Duration::from_secs(20);
@@ -48,8 +48,8 @@ pub struct Options {
 pub struct Report {
     /// What was wrong.
     pub wrong: Vec<String>,
-    /// In a line.
-    pub summary: String,
+    /// In numbers, by name.
+    pub sums: Done,
 }
 
 /// A node, as the harness holds it.
@@ -149,6 +149,8 @@ pub struct World {
     pub machines: Vec<Rc<Machine>>,
     pub history: Shared,
     pub sim: Sim<'static>,
+    /// What was done to it, by kind.
+    pub faults: Done,
 }
 
 impl World {
@@ -187,6 +189,7 @@ impl World {
             machines,
             history,
             sim,
+            faults: Done::new(),
         }
     }
 
@@ -266,8 +269,8 @@ pub fn run(options: Options) -> Report {
         wrong.push(why);
     }
     wrong.extend(invariants::check(&world.history.borrow()));
-    let summary = summary(&world);
-    Report { wrong, summary }
+    let sums = sums(&world);
+    Report { wrong, sums }
 }
 
 fn live(
@@ -292,15 +295,7 @@ fn live(
     }
     let begin = world.sim.elapsed();
     let end = begin + FAULTS;
-    for number in 1..=3 + random.below(3) {
-        let name = format!("c{number}");
-        let own = random::stream(options.seed, &name);
-        let (history, until) = (Rc::clone(&world.history), end + CALM / 2);
-        world.sim.client(name.clone(), async move {
-            let contender = Contender::new(name, nodes, history, own)?;
-            contender.run(until).await
-        });
-    }
+    clients(world, options, nodes, random, end);
     let mut plan = Plan::new(options.seed, begin, end);
     if !options.calm {
         let own = random::stream(options.seed, "transfers");
@@ -310,8 +305,45 @@ fn live(
         world.run_until(end, |world| plan.step(world))?;
     }
     plan.heal(world);
+    world.faults = plan.done;
     world.run_until(end + CALM, |_| {})?;
     judge(world, nodes, end + CALM + JUDGED)
+}
+
+/// Starts all clients. They work on for a while when the faults are over.
+fn clients(world: &mut World, options: Options, nodes: usize, random: &mut Random, end: Duration) {
+    let until = end + CALM / 2;
+    let Options { seed, .. } = options;
+    for number in 1..=2 + random.below(3) {
+        let name = format!("c{number}");
+        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
+        world.sim.client(name.clone(), async move {
+            let contender = Contender::new(name, nodes, history, own)?;
+            contender.run(until).await
+        });
+    }
+    for number in 1..=2 + random.below(2) {
+        let name = format!("l{number}");
+        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
+        world.sim.client(name.clone(), async move {
+            let locker = Locker::new(name, nodes, history, own)?;
+            locker.run(until, end + CALM).await
+        });
+    }
+    for number in 1..=2 {
+        let name = format!("w{number}");
+        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
+        world.sim.client(name.clone(), async move {
+            let worker = Worker::new(name, nodes, history, own)?;
+            worker.run(until).await
+        });
+        let name = format!("t{number}");
+        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
+        world.sim.client(name.clone(), async move {
+            let teller = Teller::new(name, nodes, history, own)?;
+            teller.run(until).await
+        });
+    }
 }
 
 /// The cluster must have converged, and have what it acknowledged.
@@ -347,24 +379,28 @@ fn judge(world: &mut World, nodes: usize, until: Duration) -> Result<(), String>
     Ok(())
 }
 
-fn summary(world: &World) -> String {
+/// What is summed over seeds: numbers by name.
+fn sums(world: &World) -> Done {
     let history = world.history.borrow();
-    let granted = |claim: &&crate::history::Claimed| {
-        matches!(claim.outcome, crate::history::Outcome::Granted(_))
-    };
     let disks = world.machines.iter().map(|machine| machine.disk.counts());
-    let counts = disks.fold((0, 0, 0), |(syncs, kills, cuts), disk| {
-        (syncs + disk.syncs, kills + disk.kills, cuts + disk.cuts)
-    });
-    format!(
-        "{} nodes, {} claims ({} granted), {} writes, {} entries, {} leaders, syncs/kills/cuts \
-         {counts:?}, {} s simulated",
-        world.machines.len(),
-        history.claims.len(),
-        history.claims.iter().filter(granted).count(),
-        history.writes.len(),
-        history.digests.keys().last().copied().unwrap_or_default(),
-        history.leaders.len(),
-        world.sim.elapsed().as_secs(),
-    )
+    let syncs: u64 = disks.map(|disk| disk.syncs).sum();
+    let size = |length: usize| length as u64;
+    let mut sums = world.faults.clone();
+    sums.extend([
+        ("simulated_s", world.sim.elapsed().as_secs()),
+        ("leases_claimed", size(history.claims.len())),
+        ("leases_read", size(history.reads.len())),
+        ("locks_held_in_line", history.handed_over),
+        ("items_pushed", size(history.pushed.len())),
+        ("items_claimed", size(history.items.len())),
+        ("events_appended", size(history.appended.len())),
+        ("writes_to_resource", size(history.writes.len())),
+        ("leaders", size(history.leaders.len())),
+        (
+            "entries",
+            history.digests.keys().last().copied().unwrap_or(0),
+        ),
+        ("syncs", syncs),
+    ]);
+    sums
 }

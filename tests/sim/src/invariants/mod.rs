@@ -1,9 +1,12 @@
 //! What must hold, one file each. A check gets the history and says what is wrong in words.
 
 pub mod acknowledged;
+pub mod claims;
 pub mod digests;
+pub mod events;
 pub mod exclusion;
 pub mod leaders;
+pub mod linearizable;
 pub mod never_early;
 pub mod tokens;
 
@@ -15,5 +18,8 @@ pub fn check(history: &History) -> Vec<String> {
     wrong.extend(tokens::check(history));
     wrong.extend(exclusion::check(history));
     wrong.extend(never_early::check(history));
+    wrong.extend(linearizable::check(history));
+    wrong.extend(claims::check(history));
+    wrong.extend(events::check(history));
     wrong
 }

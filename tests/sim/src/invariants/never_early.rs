@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::history::{Claimed, History, Outcome};
 
 /// Roundings of milliseconds on the way.
-const ROUNDING: Duration = Duration::from_millis(3);
+pub const ROUNDING: Duration = Duration::from_millis(3);
 
 /// Of two grants of one key that follow each other.
 pub fn check(history: &History) -> Vec<String> {

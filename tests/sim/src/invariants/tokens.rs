@@ -15,7 +15,7 @@ pub fn check(history: &History) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut tokens = BTreeSet::new();
     for (claim, token) in &grants {
-        if !tokens.insert(token) {
+        if !tokens.insert((&claim.key, token)) {
             wrong.push(format!(
                 "token {token} was granted twice, the second time for {claim:?}"
             ));

@@ -1,40 +1,20 @@
-//! Clients: what they do, and the account of it.
+//! Clients of leases: they claim, read, write to a resource under their token, and give back.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_client::admin::{AddMemberRequest, Admin};
-use quorate_client::{Client, ClientError};
+use quorate_client::{Client, ClientError, Consistency};
 use quorate_statemachine::lease::{Claim, Claimed as Answer, Release, SameOwner};
 use quorate_statemachine::{FencingToken, InvalidArgument, LeaseToken, Name, Owner};
 use tokio::time::sleep;
 
-use crate::history::{Claimed, Outcome, Shared};
+use super::{TIMEOUT, endpoints, note, now};
+use crate::history::{Claimed, Outcome, Read, Shared};
 use crate::invariants::acknowledged::KEPT;
 use crate::planted::Planted;
 use crate::random::Random;
-use crate::trace;
 
 /// The key that all clients want.
 const WANTED: &str = "wanted";
-
-/// Long enough for a cluster that has lost its leader, short enough to try again.
-const TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Now, in simulated time.
-pub fn now() -> Duration {
-    turmoil::sim_elapsed().unwrap_or_default()
-}
-
-/// A line of the trace at the present time.
-pub fn note(what: std::fmt::Arguments<'_>) {
-    trace::note(now().as_millis(), what);
-}
-
-/// Where clients find the cluster.
-pub fn endpoints(nodes: usize) -> Vec<String> {
-    (1..=nodes).map(|node| format!("n{node}:7400")).collect()
-}
 
 /// A client that claims, writes and gives back until its time is over.
 pub struct Contender {
@@ -66,8 +46,9 @@ impl Contender {
     /// Works until `until`.
     pub async fn run(mut self, until: Duration) -> turmoil::Result {
         while now() < until {
-            match self.random.below(3) {
+            match self.random.below(6) {
                 0 => self.keep().await?,
+                1 | 2 => self.look().await?,
                 _ => self.contend().await?,
             }
             sleep(Duration::from_millis(self.random.below(120))).await;
@@ -79,6 +60,33 @@ impl Contender {
     async fn keep(&mut self) -> Result<(), InvalidArgument> {
         let key = format!("{KEPT}{}/{}", self.name, self.claims);
         self.claim(key, Duration::from_secs(3_600)).await.map(drop)
+    }
+
+    /// Reads who has the key that all want.
+    async fn look(&mut self) -> Result<(), InvalidArgument> {
+        let stale = self.history.borrow().planted == Some(Planted::StaleRead);
+        let reader = match stale {
+            true => {
+                let any = Consistency::Stale { max_lag_ms: None };
+                self.client.clone().with_consistency(any)
+            }
+            false => self.client.clone(),
+        };
+        let sent = now();
+        let read = reader
+            .lease_get(&Name::parse("key", WANTED.to_owned())?)
+            .await;
+        if let Ok(lease) = read {
+            let seen = lease.map(|lease| lease.fencing_token);
+            note(format_args!("{} sees {seen:?}", self.name));
+            self.history.borrow_mut().reads.push(Read {
+                key: WANTED.to_owned(),
+                sent,
+                answered: now(),
+                seen,
+            });
+        }
+        Ok(())
     }
 
     /// Claims the key that all want, writes to the resource under its token, and mostly gives it
@@ -122,6 +130,15 @@ impl Contender {
         Ok(())
     }
 
+    /// The token as the client takes it.
+    fn told(&self, token: FencingToken) -> FencingToken {
+        let restored = self.history.borrow().planted == Some(Planted::TokenReuse);
+        match restored && token > 300 {
+            true => token - 200,
+            false => token,
+        }
+    }
+
     async fn claim(
         &mut self,
         key: String,
@@ -140,8 +157,16 @@ impl Contender {
         let sent = now();
         let answer = self.client.execute(claim.clone()).await;
         let outcome = match &answer {
-            Ok(Answer::Granted(lease)) => Outcome::Granted(lease.fencing_token),
-            Ok(Answer::Busy(_)) => Outcome::Busy,
+            Ok(Answer::Granted(lease)) => Outcome::Granted(self.told(lease.fencing_token)),
+            Ok(Answer::Busy(holder)) => {
+                self.history.borrow_mut().reads.push(Read {
+                    key: key.clone(),
+                    sent,
+                    answered: now(),
+                    seen: Some(holder.fencing_token),
+                });
+                Outcome::Busy
+            }
             Err(error) => Outcome::of_error(error),
         };
         note(format_args!("{} claims {key}: {outcome:?}", self.name));
@@ -161,56 +186,33 @@ impl Contender {
     }
 }
 
-/// Makes a cluster of the blank nodes and the founder; tries until it is done.
-pub async fn form(nodes: usize) -> turmoil::Result {
-    let admin = Admin::connect(endpoints(nodes))?.with_timeout(TIMEOUT);
-    for node in 2..=nodes {
-        let request = AddMemberRequest {
-            name: format!("n{node}"),
-            peer_addr: format!("n{node}:7401"),
-            client_addr: format!("n{node}:7400"),
-            promote: true,
-            ..AddMemberRequest::default()
-        };
-        while let Err(error) = admin.add_member(request.clone()).await {
-            note(format_args!("n{node} is no member yet: {error}"));
-            sleep(Duration::from_millis(200)).await;
-        }
-        note(format_args!("n{node} is a member"));
-    }
-    Ok(())
+/// How long after its TTL a lease may be there that nobody renews, with a cluster that is well:
+/// cluster time may be 5 % slow, and the answers need their time.
+fn late_bound(ttl: Duration) -> Duration {
+    ttl.mul_f64(1.0 / 0.95) + Duration::from_millis(300)
 }
 
-/// Asks for a change of leaders now and then.
-pub async fn transfer(nodes: usize, mut random: Random, until: Duration) -> turmoil::Result {
-    let admin = Admin::connect(endpoints(nodes))?.with_timeout(TIMEOUT);
-    while now() < until {
-        sleep(Duration::from_millis(1_000 + random.below(6_000))).await;
-        let moved = admin.transfer_leader(None, false).await;
-        note(format_args!("leadership handed over: {}", moved.is_ok()));
+/// A lease that nobody renews must be over at its bound.
+pub async fn judge(client: &Client, history: &Shared) -> Result<(), ClientError> {
+    let ttl = Duration::from_secs(2);
+    let claim = |token: &str| {
+        Ok::<_, ClientError>(Claim {
+            key: Name::parse("key", "late".to_owned())?,
+            owner: Owner::new(
+                Name::parse("owner", token.to_owned())?,
+                Name::parse("incarnation", "1")?,
+            ),
+            lease_token: LeaseToken::parse(token)?,
+            ttl_ms: 2_000,
+            same_owner: SameOwner::Busy,
+            metadata: Vec::new(),
+        })
+    };
+    client.execute(claim("late-1")?).await?;
+    sleep(late_bound(ttl)).await;
+    if let Answer::Busy(holder) = client.execute(claim("late-2")?).await? {
+        let what = format!("a lease is there later than its bound: {holder:?}");
+        history.borrow_mut().violated(what);
     }
     Ok(())
-}
-
-/// When all faults are over: the cluster serves, and has what it has acknowledged. What it has of
-/// the keys that were claimed for good.
-pub async fn judge(
-    nodes: usize,
-    history: &Shared,
-) -> Result<BTreeMap<String, FencingToken>, ClientError> {
-    let client = Client::connect(endpoints(nodes))?.with_timeout(2 * TIMEOUT);
-    let claims = history.borrow().claims.clone();
-    let looks_away = history.borrow().planted == Some(Planted::LostKey);
-    let mut found = BTreeMap::new();
-    for claim in claims.iter().filter(|claim| claim.key.starts_with(KEPT)) {
-        let mut asked = claim.key.clone();
-        if looks_away {
-            asked.push('x');
-        }
-        let key = Name::parse("key", asked)?;
-        if let Some(lease) = client.lease_get(&key).await? {
-            found.insert(claim.key.clone(), lease.fencing_token);
-        }
-    }
-    Ok(found)
 }
