@@ -101,7 +101,16 @@ impl Storage {
     }
 
     /// What is purged from the log must be in the state, or in the snapshot that Raft will install.
+    ///
+    /// A snapshot that ends before the log begins is of no use, and another is made. The log begins
+    /// behind the state where the state is ahead of it: a follower may apply and write what a
+    /// quorum has before its own log is on its disk, and lose the end of that log.
     fn check(&self, dir: &DataDir) -> Result<(), StorageError> {
+        if let Some(applied) = self.state.reader().applied()
+            && Some(applied) > self.log.last_log_id()
+        {
+            self.state.discard_snapshot_before(applied);
+        }
         let Some(purged) = self.log.purged() else {
             return Ok(());
         };

@@ -52,7 +52,9 @@ pub struct Claimed {
     pub key: String,
     /// How long the lease lives.
     pub ttl: Duration,
-    /// Before it was sent.
+    /// Before it was sent for the first time.
+    pub asked: At,
+    /// From when the TTL counts for whoever holds it.
     pub sent: At,
     /// When the answer was there.
     pub answered: At,

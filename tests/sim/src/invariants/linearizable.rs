@@ -36,7 +36,7 @@ pub fn check(history: &History) -> Vec<String> {
 fn against_grants(read: &Read, grants: &[(u64, &Claimed)]) -> Option<String> {
     for (token, grant) in grants {
         match read.seen {
-            Some(seen) if seen == *token && grant.sent > read.answered => {
+            Some(seen) if seen == *token && grant.asked > read.answered => {
                 return Some(format!("this was not asked for yet: {grant:?}"));
             }
             Some(seen) if seen < *token && grant.answered < read.sent => {

@@ -22,11 +22,11 @@ pub fn check(history: &History) -> Vec<String> {
         }
     }
     let mut by_sending = grants.clone();
-    by_sending.sort_by_key(|(claim, _)| claim.sent);
+    by_sending.sort_by_key(|(claim, _)| claim.asked);
     grants.sort_by_key(|(claim, _)| claim.answered);
     let (mut answered, mut highest) = (grants.iter().peekable(), 0);
     for (claim, token) in by_sending {
-        while let Some((_, earlier)) = answered.next_if(|(other, _)| other.answered < claim.sent) {
+        while let Some((_, earlier)) = answered.next_if(|(other, _)| other.answered < claim.asked) {
             highest = highest.max(*earlier);
         }
         if token <= highest {

@@ -174,6 +174,7 @@ impl Contender {
             client: self.name.clone(),
             key,
             ttl,
+            asked: sent,
             sent,
             answered: now(),
             outcome: outcome.clone(),

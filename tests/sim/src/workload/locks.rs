@@ -86,6 +86,7 @@ impl Locker {
         let ttl = Duration::from_millis(300 + self.random.below(1_200));
         let wait = Duration::from_millis(self.random.below(1_500));
         let lock = self.client.lock(HASTY).owner(self.name.clone());
+        let before = now();
         let Ok((hold, since)) = lock.ttl(ttl).wait(wait).acquire_hold().await else {
             return;
         };
@@ -98,6 +99,7 @@ impl Locker {
             client: self.name.clone(),
             key: "lock/hasty".to_owned(),
             ttl,
+            asked: before,
             sent: now().saturating_sub(asked),
             answered: now(),
             outcome: Outcome::Granted(hold.fencing_token),
