@@ -32,7 +32,7 @@ pub struct Gauges {
 type Bound = (&'static str, fn(&Gauges) -> u64, u64, u64);
 
 const BOUNDS: [Bound; 4] = [
-    ("bytes in memory", |it| it.memory_bytes, 25, 32 << 20),
+    ("bytes in memory", |it| it.memory_bytes, 10, 32 << 20),
     ("handles", |it| it.handles, 10, 16),
     ("threads", |it| it.threads, 0, 4),
     ("bytes on the disk", |it| it.disk_bytes, 50, 128 << 20),

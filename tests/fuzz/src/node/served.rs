@@ -112,7 +112,7 @@ impl Served {
         );
         let health = self.node.health().borrow().clone();
         assert_eq!(health, Health::Running);
-        if inputs % PROBE_EVERY == 0 {
+        if inputs.is_multiple_of(PROBE_EVERY) {
             let probed = timeout(PATIENCE, probe(&self.node.client())).await;
             probed.expect("a probe is answered in time");
         }
