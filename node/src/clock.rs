@@ -111,6 +111,10 @@ impl<S: Source> ClusterClock<S> {
                 credit: Duration::ZERO,
             };
         }
+        #[cfg(feature = "simulation")]
+        if crate::simulation::has(crate::simulation::Bug::LocalClock) {
+            return Timestamp(wall.max(applied_micros) / 1000);
+        }
         let elapsed = self.counted(&mut anchor, at, confirmed);
         let moved =
             anchor

@@ -1,5 +1,7 @@
 //! What a simulation sees of a node from outside.
 
+use std::cell::Cell;
+
 use openraft::async_runtime::WatchReceiver;
 use quorate_statemachine::digest::Digest;
 
@@ -36,4 +38,27 @@ impl Node {
             digest,
         })
     }
+}
+
+/// A bug of nodes that is planted, so that it is known that a simulation finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Cluster time is the leader's wall clock.
+    LocalClock,
+    /// What an entry does depends on the order of a hash map.
+    HashOrder,
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// All nodes of this thread have the bug from here on.
+pub fn plant(bug: Bug) {
+    PLANTED.set(Some(bug));
+}
+
+/// Whether the nodes of this thread have it.
+pub(crate) fn has(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
 }

@@ -22,6 +22,7 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use planted::Planted;
 use world::Options;
 
 /// Whether anything has panicked: a task that does takes nothing else down.
@@ -88,6 +89,15 @@ fn main() -> ExitCode {
 
 /// Runs a seed here.
 fn one(seed: u64, args: &Args) -> bool {
+    let planted = args.planted.as_deref();
+    let planted = planted.map(|name| Planted::parse(name).ok_or(name));
+    let planted = match planted.transpose() {
+        Ok(planted) => planted,
+        Err(name) => {
+            eprintln!("{name:?} is no bug of planted.rs");
+            return false;
+        }
+    };
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         PANICKED.store(true, Ordering::Relaxed);
@@ -108,7 +118,7 @@ fn one(seed: u64, args: &Args) -> bool {
         world::run(Options {
             seed,
             calm: args.calm,
-            planted: args.planted.as_deref().and_then(planted::Planted::parse),
+            planted,
         })
     });
     let mut wrong = report.wrong;

@@ -1,6 +1,9 @@
 //! Bugs that are planted, so that it is known that they are caught (`tests/planted.rs`).
 //!
-//! None of them is in the product: a disk, a resource or a client behaves as if one were.
+//! Most are not in the product: a disk, a resource or a client behaves as if one were. Those of nodes
+//! are `quorate_node::simulation::Bug`, which only a build for simulations has.
+
+use quorate_node::simulation::Bug;
 
 /// Which bug is planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,10 @@ pub enum Planted {
     SettleBelieved,
     /// An event that may have been appended is appended again without a key.
     UnkeyedRetry,
+    /// Cluster time is the wall clock of whoever leads.
+    LocalClock,
+    /// What an entry does depends on the order of a hash map.
+    HashOrder,
 }
 
 impl Planted {
@@ -42,6 +49,17 @@ impl Planted {
             "ack-unknown" => Some(Self::AckUnknown),
             "settle-believed" => Some(Self::SettleBelieved),
             "unkeyed-retry" => Some(Self::UnkeyedRetry),
+            "local-clock" => Some(Self::LocalClock),
+            "hash-order" => Some(Self::HashOrder),
+            _ => None,
+        }
+    }
+    /// The bug of nodes that it is, if it is one.
+    #[must_use]
+    pub fn of_nodes(self) -> Option<Bug> {
+        match self {
+            Self::LocalClock => Some(Bug::LocalClock),
+            Self::HashOrder => Some(Bug::HashOrder),
             _ => None,
         }
     }

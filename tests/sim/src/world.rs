@@ -260,6 +260,9 @@ impl World {
 
 /// Runs a seed.
 pub fn run(options: Options) -> Report {
+    if let Some(bug) = options.planted.and_then(Planted::of_nodes) {
+        quorate_node::simulation::plant(bug);
+    }
     let mut random = random::stream(options.seed, "world");
     let nodes = if random.chance(1, 3) { 5 } else { 3 };
     let mut world = World::new(options, nodes, &mut random);

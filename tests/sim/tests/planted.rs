@@ -49,6 +49,46 @@ fn a_lease_that_is_gone_is_caught() {
 }
 
 #[test]
+fn tokens_that_begin_again_are_caught() {
+    caught("token-reuse", "");
+}
+
+#[test]
+fn a_cancel_that_is_lost_is_caught() {
+    caught("lost-cancel", "was leaked");
+}
+
+#[test]
+fn a_read_of_any_node_is_caught() {
+    caught("stale-read", "Read {");
+}
+
+#[test]
+fn a_push_that_is_taken_for_done_is_caught() {
+    caught("ack-unknown", "is lost");
+}
+
+#[test]
+fn a_settlement_that_was_refused_is_caught() {
+    caught("settle-believed", "settled");
+}
+
+#[test]
+fn a_retry_without_a_key_is_caught() {
+    caught("unkeyed-retry", "stored twice");
+}
+
+#[test]
+fn time_by_a_local_clock_is_caught() {
+    caught("local-clock", "ended early");
+}
+
+#[test]
+fn an_apply_that_reads_hash_order_is_caught() {
+    caught("hash-order", "has digest");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     let (good, said) = sim(&["--seed", "3", "--twice"]);
     assert!(good && said.contains("the same twice"), "{said}");

@@ -364,6 +364,8 @@ impl State {
                     command: proposal.command(),
                     principal: proposal.origin().0,
                 };
+                #[cfg(feature = "simulation")]
+                let entry = planted(entry);
                 let applied = statemachine::apply(&self.view(), entry).map_err(io::Error::other)?;
                 for (key, value) in applied.changes {
                     self.tables.change(&key, value.as_ref());
@@ -512,3 +514,13 @@ impl RaftStateMachine<TypeConfig> for StateStore {
 
 /// Rows of the resident tables, by table.
 type Rows = BTreeMap<Vec<u8>, Bytes>;
+
+/// An entry as a node takes it whose apply reads a hash map in its order.
+#[cfg(feature = "simulation")]
+fn planted(mut entry: statemachine::Entry<'_>) -> statemachine::Entry<'_> {
+    use std::hash::{BuildHasher, RandomState};
+    if crate::simulation::has(crate::simulation::Bug::HashOrder) {
+        entry.proposed_at.0 += RandomState::new().hash_one(entry.index) % 2;
+    }
+    entry
+}
