@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `CURRENT` | `[table u64][log u64][crc32c u32]`: their numbers, 0 for none |
 //! | `<n>.sst` | `[key length u32][value length u32][key][value]`…`[crc32c u32]` |
-//! | `<n>.log` | `[length u32][crc32c u32][batch]`…; what is torn at its end counts as not written |
+//! | `<n>.log` | `[length u32][crc32c u32][batch]`…; what is torn at its end was not written |
 
 use std::collections::BTreeMap;
 use std::io;
