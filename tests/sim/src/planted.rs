@@ -1,7 +1,7 @@
 //! Bugs that are planted, so that it is known that they are caught (`tests/planted.rs`).
 //!
-//! Most are not in the product: a disk, a resource or a client behaves as if one were. Those of nodes
-//! are `quorate_node::simulation::Bug`, which only a build for simulations has.
+//! Most are not in the product: a disk, a resource or a client behaves as if one were. Those of
+//! nodes are `quorate_node::simulation::Bug`, which only a build for simulations has.
 
 use quorate_node::simulation::Bug;
 
