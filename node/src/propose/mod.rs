@@ -5,33 +5,30 @@
 //! proposes them in one step, upkeep before what may wait; the answers come back in the order of
 //! the log.
 
+mod answer;
+
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use openraft::ServerState;
-use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
-use openraft::raft::WriteResult;
+use futures::StreamExt;
+use openraft::errors::{ForwardReason, ForwardToLeader};
 use quorate_client::Executed;
 use quorate_rpc::{LeaderHint, NodeError};
 use quorate_statemachine::limits::{COMMAND_BYTES_MAX, RENEWALS_PER_ENTRY_MAX};
 use quorate_statemachine::{
-    Action, Command, InvalidArgument, Refusal, Reply, Response, Timestamp, lease, lock, queue,
-    session,
+    Action, Command, InvalidArgument, Refusal, Reply, Timestamp, lease, lock, queue, session,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use self::answer::{Waiting, deliver, deposed};
 use crate::admission::{Admission, Lane, Permit};
 use crate::clock::ClusterClock;
 use crate::metrics::Metrics;
 use crate::origin::{Caller, Origin};
 use crate::quarantine::Quarantine;
-use crate::raft::{ORIGINS_SINCE, Outcome, Proposal, Raft, TypeConfig};
+use crate::raft::{ORIGINS_SINCE, Proposal, Raft, TypeConfig};
 use crate::respond::{self, Responder};
 use crate::room::Room;
 use crate::spans::Span;
@@ -122,12 +119,6 @@ struct Worker {
     state: StateReader,
     metrics: Arc<Metrics>,
     quarantine: Arc<Quarantine>,
-}
-
-/// Who gets which part of an entry's answer.
-enum Waiting {
-    One(Responder<Executed>, Permit, Option<Span>),
-    Renewals(Vec<(Responder<Executed>, Permit)>),
 }
 
 /// Renewals of one kind and one caller that came together, and who waits for them.
@@ -453,136 +444,6 @@ impl<R> Gathered<R> {
 
 const _: () = assert!(BATCH_COMMANDS <= RENEWALS_PER_ENTRY_MAX);
 const _: () = assert!(BATCH_BYTES < COMMAND_BYTES_MAX);
-
-/// Ends once this node has not led for an election time. Raft answers a proposal when its entry is
-/// applied or replaced here, and nobody replicates to a member that was removed while it led.
-async fn deposed(raft: Raft) {
-    let election = Duration::from_millis(raft.config().election_timeout_max);
-    let mut standing = raft.server_metrics();
-    let mut patience = None;
-    loop {
-        let leads = standing.borrow_and_update().state == ServerState::Leader;
-        patience = patience.filter(|_| !leads);
-        let change = standing.changed();
-        let changed = match leads {
-            true => change.await.is_ok(),
-            false => {
-                let until = *patience.get_or_insert_with(|| Instant::now() + election);
-                matches!(timeout_at(until, change).await, Ok(Ok(())))
-            }
-        };
-        if !changed {
-            return;
-        }
-    }
-}
-
-/// Hands the answers of a batch out, in the order of the log.
-async fn deliver(
-    results: impl Stream<Item = Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>>,
-    waiting: Vec<Waiting>,
-    metrics: Arc<Metrics>,
-    quarantine: Arc<Quarantine>,
-) {
-    let (mut applied, proposed) = (0, waiting.len() as u64);
-    let mut results = pin!(results);
-    for waiting in waiting {
-        match results.next().await {
-            Some(Ok(Ok(response))) => {
-                applied += 1;
-                // The entry counts; the answer came out of a state that is wrong.
-                match quarantine.is_on() {
-                    false => waiting.answer(response.response),
-                    true => waiting.fail(&NodeError::OutcomeUnknown {
-                        message: "it is in the log, but the state of this node, which would \
-                                  answer, differs from that of the others; ask another member"
-                            .to_owned(),
-                    }),
-                }
-            }
-            Some(Ok(Err(error))) => waiting.fail(&write_error(error)),
-            Some(Err(fatal)) => waiting.fail(&NodeError::OutcomeUnknown {
-                message: format!("the node stopped after it proposed: {fatal}"),
-            }),
-            None => waiting.fail(&leadership_lost()),
-        }
-    }
-    let recorded = metrics.recorded();
-    recorded.proposals_applied.inc_by(applied);
-    recorded.proposals_failed.inc_by(proposed - applied);
-}
-
-impl Waiting {
-    fn answer(self, outcome: Outcome) {
-        let index = outcome.index;
-        match (self, outcome.reply) {
-            (Self::One(responder, _permit, span), Some(reply)) => {
-                if let Some(span) = span {
-                    span.answered(Ok(index));
-                }
-                responder.send(Ok(Executed { index, reply }));
-            }
-            (Self::Renewals(renewers), Some(Reply(Ok(response)))) => {
-                let answers = each(response);
-                assert_eq!(renewers.len(), answers.len(), "each renewal has its answer");
-                for ((responder, _permit), answer) in renewers.into_iter().zip(answers) {
-                    let reply = Reply(answer);
-                    responder.send(Ok(Executed { index, reply }));
-                }
-            }
-            (waiting, reply) => waiting.fail(&NodeError::OutcomeUnknown {
-                message: format!("entry {index} answered {reply:?}, which fits no command here"),
-            }),
-        }
-    }
-
-    fn fail(self, error: &NodeError) {
-        match self {
-            Self::One(responder, _permit, span) => {
-                if let Some(span) = span {
-                    span.answered(Err(error));
-                }
-                responder.send(Err(error.clone()));
-            }
-            Self::Renewals(renewers) => {
-                for (responder, _permit) in renewers {
-                    responder.send(Err(error.clone()));
-                }
-            }
-        }
-    }
-}
-
-/// The answers of gathered renewals, one by one.
-fn each(response: Response) -> Vec<Result<Response, Refusal>> {
-    match response {
-        Response::Lease(lease::Response::RenewMany(answers)) => {
-            let one = |renewed| Response::Lease(lease::Response::Renew(renewed));
-            answers.into_iter().map(|answer| answer.map(one)).collect()
-        }
-        Response::Lock(lock::Response::RenewMany(answers)) => {
-            let one = |kept| Response::Lock(lock::Response::Renew(kept));
-            answers.into_iter().map(|answer| answer.map(one)).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn write_error(error: ClientWriteError<TypeConfig>) -> NodeError {
-    match error {
-        ClientWriteError::ForwardToLeader(forward) => not_leader(&forward),
-        ClientWriteError::LogEntryDiscarded(_) => leadership_lost(),
-        other => NodeError::OutcomeUnknown {
-            message: other.to_string(),
-        },
-    }
-}
-
-fn leadership_lost() -> NodeError {
-    NodeError::OutcomeUnknown {
-        message: "leadership was lost after the command was proposed".to_owned(),
-    }
-}
 
 /// This node does not lead; says who does, if it knows.
 pub fn not_leader(forward: &ForwardToLeader<TypeConfig>) -> NodeError {
