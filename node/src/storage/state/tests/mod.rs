@@ -393,6 +393,46 @@ async fn damage_of_the_state_is_noticed() {
     );
 }
 
+fn identity() -> Identity {
+    Identity {
+        cluster_id: "c".to_owned(),
+        node_id: 1,
+        name: "n".to_owned(),
+    }
+}
+
+/// A power cut may take the end of the log of a follower whose state was written before: Raft then
+/// begins the log behind the state, and can go on from no snapshot before that.
+#[tokio::test]
+async fn a_snapshot_behind_a_state_that_is_ahead_of_its_log_is_dropped() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut dir = DataDir::open(temp.path()).unwrap();
+    dir.set_identity(identity()).unwrap();
+    let options = StorageOptions::default();
+    let open = || Storage::open(&dir, &options, Arc::new(|_| ())).unwrap();
+    let newest = |storage: &Storage| {
+        let snapshot = storage.state.reader().snapshot();
+        snapshot.and_then(|data| data.manifest().meta.last_log_id)
+    };
+    let mut storage = open();
+    apply(&mut storage.state, claims(1..10)).await;
+    drop(build(&mut storage.state).await);
+    drop(storage);
+    let mut storage = open();
+    assert_eq!(
+        newest(&storage),
+        Some(log_id(1, 9)),
+        "it ends where the state does"
+    );
+    apply(&mut storage.state, claims(10..20)).await;
+    drop(storage);
+    let mut storage = open();
+    assert_eq!(newest(&storage), None);
+    assert_eq!(storage.state.reader().applied(), Some(log_id(1, 19)));
+    drop(build(&mut storage.state).await);
+    assert_eq!(newest(&storage), Some(log_id(1, 19)));
+}
+
 #[tokio::test]
 async fn a_state_behind_the_purge_mark_is_refused() {
     let temp = tempfile::tempdir().unwrap();
@@ -403,12 +443,7 @@ async fn a_state_behind_the_purge_mark_is_refused() {
         panic!("stores were opened for nobody");
     };
     assert!(error.to_string().contains("no identity"), "{error}");
-    dir.set_identity(Identity {
-        cluster_id: "c".to_owned(),
-        node_id: 1,
-        name: "n".to_owned(),
-    })
-    .unwrap();
+    dir.set_identity(identity()).unwrap();
     let mut storage = open(&dir).unwrap();
     apply(&mut storage.state, claims(1..10)).await;
     storage.log.purge(log_id(1, 20)).await.unwrap();
