@@ -8,7 +8,7 @@
 //! | [`plain`] | HTTP/1 that is none, and slow heads, on the port of probes |
 //! | [`crowd`] | thousands of connections that do nothing or next to nothing |
 //! | [`large`] | messages that are too large, or never end |
-//! | [`storm`] | requests that are late when they come |
+//! | [`storm`] | requests that are late when they come, or cancelled at once |
 //!
 //! `edge.rs` has the bounds of connections, `refusals.rs` single bad messages.
 

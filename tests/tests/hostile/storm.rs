@@ -1,15 +1,19 @@
-//! Requests that are late when they come.
+//! Requests that are late when they come, and requests that are cancelled as soon as they are sent.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use futures::StreamExt;
 use quorate_client::Client;
+use quorate_rpc::v1;
+use quorate_rpc::v1::coordination_client::CoordinationClient;
 use quorate_statemachine::cluster::RecordDigest;
 use quorate_statemachine::{Command, Name, Query, lease};
 use quorate_tests::http::get;
-use quorate_tests::long_form;
 use quorate_tests::wait::{PATIENCE, until};
+use quorate_tests::{long_form, raw};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::siege::{Siege, besieged, options};
 
@@ -76,6 +80,65 @@ async fn deadlines_that_nobody_can_keep_leave_nothing_behind() -> Result<()> {
             Ok(())
         });
         raised.await?;
+        siege.served().await?;
+        nothing_in_flight(siege).await
+    })
+    .await
+}
+
+/// Begins a call and lets go of it, at any moment of it.
+async fn cancelled(channel: tonic::transport::Channel, number: usize) -> Result<()> {
+    let mut client = CoordinationClient::new(channel);
+    let patience = MOMENT * (number % 4) as u32;
+    let request = v1::ExecuteRequest {
+        id: 1,
+        command: Command::from(RecordDigest {}).encode().into(),
+        timeout_ms: 60_000,
+        ..v1::ExecuteRequest::default()
+    };
+    let batch = v1::ExecuteBatch {
+        requests: vec![request],
+    };
+    // What is sent ends when it is let go of: a body that never ends would keep the connection open
+    // on this side, whatever the node does.
+    let (_held, let_go) = oneshot::channel::<()>();
+    let rest = futures::stream::once(let_go).filter_map(async |_| None);
+    let endless = futures::stream::iter([batch]).chain(rest);
+    let what = v1::watch_request::What::LeasePrefix(String::new());
+    let watch = v1::WatchRequest {
+        what: Some(what),
+        from_index: 0,
+    };
+    let _ = timeout(patience, async {
+        match number % 2 {
+            0 => {
+                let mut replies = client.execute(endless).await?.into_inner();
+                while replies.message().await?.is_some() {}
+            }
+            _ => {
+                let mut news = client.watch(watch).await?.into_inner();
+                while news.message().await?.is_some() {}
+            }
+        }
+        anyhow::Ok(())
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_are_cancelled_at_once_leave_nothing_behind() -> Result<()> {
+    let count = long_form("QUORATE_STORM", REQUESTS);
+    besieged(options(|_| {}), 48, async |siege| {
+        let mut channels = Vec::new();
+        for _ in 0..8 {
+            channels.push(raw::connect(siege.grpc()[0]).await?);
+        }
+        many(count, async |number| {
+            cancelled(channels[number % channels.len()].clone(), number).await
+        })
+        .await?;
+        drop(channels);
         siege.served().await?;
         nothing_in_flight(siege).await
     })
