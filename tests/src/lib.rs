@@ -9,7 +9,6 @@
 //! | [`examine`] | all that the stores of a stopped node hold, read as the node reads them |
 //! | [`http`] | asking a node over HTTP, as probes and Prometheus do |
 //! | [`load`] | concurrent writers, bounded in rate, count and time |
-//! | [`history`] | what the writers asked for, when, and what they were answered |
 //! | [`oracle`] | whether the cluster's state agrees with that history |
 //! | [`pki`] | an authority and certificates, good ones and bad ones |
 //! | [`program`] | the program `quorate`: built, run, what it printed |
@@ -24,7 +23,6 @@
 pub mod chaos;
 pub mod cluster;
 pub mod examine;
-pub mod history;
 pub mod http;
 pub mod load;
 pub mod oracle;

@@ -14,8 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::history::{Appended, Claimed, History, Outcome, Pushed, Settled, Span, Taken};
 use crate::wait::{PATIENCE, until};
+use quorate_histories::history::{
+    Appended, Claimed, History, Outcome, Pushed, Settled, Span, Taken,
+};
 
 /// Prefix of keys that are claimed once and kept.
 pub const HELD: &str = "held/";

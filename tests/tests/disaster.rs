@@ -6,9 +6,9 @@ use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
 use quorate_client::Client;
+use quorate_histories::history::Span;
 use quorate_node::Config;
 use quorate_tests::cluster::{Cluster, Options, scenario};
-use quorate_tests::history::Span;
 use quorate_tests::load::Load;
 use quorate_tests::oracle;
 use quorate_tests::process::NodeProcess;

@@ -8,23 +8,17 @@
 //! | [`control`] | disk and clock as one node's process sees them |
 //! | [`field`] | the cluster on the machines |
 //! | [`nemesis`] | the faults |
-//! | [`clients`] | who asks, by noun |
-//! | [`record`] | what they were answered |
-//! | [`models`] | what they may be answered, by noun |
+//! | [`quorate_histories`] | who asks, what they were answered, and the verdicts |
 //! | [`resource`] | a resource outside, with and without a look at tokens |
-//! | [`check`], [`report`] | the verdicts |
+//! | [`report`] | the verdicts in words |
 //! | [`gauges`] | what the processes take of their machines |
 //! | [`recovery`] | how long nobody is served after the death of a leader |
 
-pub mod check;
-pub mod clients;
 pub mod control;
 pub mod field;
 pub mod gauges;
-pub mod models;
 pub mod nemesis;
 pub mod net;
-pub mod record;
 pub mod recovery;
 pub mod report;
 pub mod resource;
@@ -35,13 +29,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use quorate_histories::check;
+use quorate_histories::clients::{self, KEYS, Pace, Shared};
+use quorate_histories::record::Recorder;
 use quorate_node::Config;
 use tokio::task::JoinSet;
 
-use clients::{KEYS, Shared};
 use field::Field;
 use nemesis::{Done, Fault};
-use record::Recorder;
 use report::Report;
 use resource::Resource;
 
@@ -109,7 +104,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     let Options { seed, dir, .. } = options;
     let field = Field::make(dir, options.nodes, *seed, hurried).await?;
     let recorder = Recorder::create(&dir.join("history.jsonl"))?;
-    let shared = Arc::new(Shared::new(field.cluster.all_endpoints(), recorder));
+    let shared = Arc::new(Shared::new(
+        field.cluster.all_endpoints(),
+        Pace::PROCESSES,
+        recorder,
+    ));
     let resources = [Resource::fenced(), Resource::bare()];
     let mut work = JoinSet::new();
     for (slot, noun) in KEYS.into_iter().enumerate() {

@@ -11,10 +11,10 @@ use quorate_statemachine::{LeaseToken, Name, Owner};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::clients::Shared;
 use super::field::Field;
-use super::record::Recorder;
 use crate::wait::{PATIENCE, until};
+use quorate_histories::clients::{Pace, Shared};
+use quorate_histories::record::Recorder;
 
 /// Who writes without pause: one of them is always about to ask.
 const WRITERS: usize = 8;
@@ -55,7 +55,11 @@ pub async fn measure(
 ) -> Result<Gaps> {
     let mut field = Field::make(dir, 3, seed, configure).await?;
     let recorder = Recorder::create(&dir.join("history.jsonl"))?;
-    let shared = Arc::new(Shared::new(field.cluster.all_endpoints(), recorder));
+    let shared = Arc::new(Shared::new(
+        field.cluster.all_endpoints(),
+        Pace::PROCESSES,
+        recorder,
+    ));
     let mut writers = JoinSet::new();
     for number in 0..WRITERS {
         writers.spawn(write(Arc::clone(&shared), number));

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
-use super::check::Verdicts;
 use super::gauges::{self, Gauges};
 use super::nemesis::{Done, Fault};
 use super::resource::Updates;
+use quorate_histories::check::Verdicts;
 
 /// A client tries again every 200 ms at the latest.
 const QUIET_MIN: Duration = Duration::from_secs(1);

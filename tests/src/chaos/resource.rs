@@ -17,7 +17,7 @@ use quorate_statemachine::{LeaseToken, Name, Owner};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::clients::Shared;
+use quorate_histories::clients::Shared;
 
 /// Clients of one resource.
 const CLIENTS: usize = 4;

@@ -1,24 +1,20 @@
 //! Whether the cluster's state agrees with what the writers were answered.
 //!
-//! Each check is a pure function over the history and what was read back, and is shown to find a
-//! planted fault next to it. What a writer could not know may be there or not, but once at most.
+//! The checks are in `quorate_histories::oracle`. What a writer could not know may be there or not,
+//! but once at most.
 
-mod events;
-pub mod items;
-pub mod leases;
-pub mod tokens;
-
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use quorate_client::Client;
+use quorate_histories::history::History;
+use quorate_histories::oracle::{events, items, leases, tokens};
 use quorate_statemachine::Name;
 use quorate_statemachine::lease::{Lease, List};
 use quorate_statemachine::process::Event;
 use quorate_statemachine::queue::List as ListQueues;
 
 use crate::cluster::Cluster;
-use crate::history::History;
 use crate::load::{HELD, LOG, Load, QUEUE, SHARED, SHARED_COUNT, take_and_settle};
 use crate::wait::{PATIENCE, RECOVERY_MAX, until};
 
@@ -133,14 +129,4 @@ async fn drain(client: &Client, history: &mut History) -> Result<()> {
         Ok((left.unwrap_or(0) == 0).then_some(()))
     })
     .await
-}
-
-/// The only one of each, or the first that comes twice.
-fn unique<T: Ord + std::fmt::Debug>(values: impl Iterator<Item = T>) -> Result<BTreeSet<T>> {
-    let mut seen = BTreeSet::new();
-    for value in values {
-        ensure!(!seen.contains(&value), "{value:?} is there twice");
-        seen.insert(value);
-    }
-    Ok(seen)
 }

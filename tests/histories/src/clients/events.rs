@@ -9,7 +9,7 @@ use quorate_statemachine::Name;
 use quorate_statemachine::process::Event;
 
 use super::{LAST_WORD_MAX, Seat, Shared, Told};
-use crate::chaos::models::events::Step;
+use crate::models::events::Step;
 
 /// Makes the process; answers whether it is there.
 pub(super) async fn prepare(shared: &Arc<Shared>, key: &str) -> Result<bool> {

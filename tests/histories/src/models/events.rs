@@ -7,7 +7,7 @@ use porcupine_rs::Model;
 use serde::Serialize;
 
 use super::{Timed, linearizable};
-use crate::chaos::record::{Micros, Record};
+use crate::record::{Micros, Record};
 
 /// What was asked and answered. An event is known by its payload, a number never used twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -99,8 +99,8 @@ impl Model for Events {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hand::{lost, op};
     use super::*;
+    use crate::models::hand::{lost, op};
 
     fn appended(event: u32, sequence: u64) -> Step {
         Step::Appended { event, sequence }

@@ -1,5 +1,7 @@
 //! Fencing tokens: unique, and in the order of real time.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 use quorate_statemachine::FencingToken;
 use tokio::time::Instant;
@@ -10,7 +12,7 @@ use crate::history::Span;
 /// equal. Sorts the instants and goes over them once: O(n log n).
 pub fn ordered_in_real_time(grants: impl Iterator<Item = (FencingToken, Span)>) -> Result<()> {
     let grants: Vec<(FencingToken, Span)> = grants.collect();
-    super::unique(grants.iter().map(|(token, _)| *token))?;
+    unique(grants.iter().map(|(token, _)| *token))?;
     // At one instant a sending comes before an answer: then neither grant was before the other.
     let sent = grants.iter().map(|(token, span)| (span.sent, 0, *token));
     let answered = grants
@@ -34,6 +36,16 @@ pub fn ordered_in_real_time(grants: impl Iterator<Item = (FencingToken, Span)>) 
         );
     }
     Ok(())
+}
+
+/// The only one of each, or the first that comes twice.
+fn unique<T: Ord + std::fmt::Debug>(values: impl Iterator<Item = T>) -> Result<BTreeSet<T>> {
+    let mut seen = BTreeSet::new();
+    for value in values {
+        ensure!(!seen.contains(&value), "{value:?} is there twice");
+        seen.insert(value);
+    }
+    Ok(seen)
 }
 
 #[cfg(test)]

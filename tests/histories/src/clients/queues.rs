@@ -8,7 +8,7 @@ use quorate_statemachine::Refusal;
 use quorate_statemachine::queue::{ItemId, List, Outcome};
 
 use super::{Seat, Told};
-use crate::chaos::models::queues::{Claim, Step, TTL_MS};
+use crate::models::queues::{Claim, Step, TTL_MS};
 
 fn queue(seat: &Seat) -> Result<QueueClient> {
     let queue = seat.client.queue(seat.key.clone())?;

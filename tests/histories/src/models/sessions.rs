@@ -7,7 +7,7 @@ use porcupine_rs::Model;
 use serde::Serialize;
 
 use super::{Timed, linearizable};
-use crate::chaos::record::{Micros, Record};
+use crate::record::{Micros, Record};
 
 /// A revision with what was committed as its state, a number never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -101,8 +101,8 @@ impl Model for Register {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hand::{lost, op};
     use super::*;
+    use crate::models::hand::{lost, op};
 
     fn head(revision: u64, value: u32) -> Head {
         Head { revision, value }

@@ -8,7 +8,7 @@ use porcupine_rs::Model;
 use serde::Serialize;
 
 use super::{Timed, earliest_end, linearizable};
-use crate::chaos::record::{Micros, Record};
+use crate::record::{Micros, Record};
 
 /// Time to live of every claim in these histories.
 pub const TTL_MS: u64 = 1_500;
@@ -235,7 +235,7 @@ impl Model for Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hand::{lost, op};
+    use crate::models::hand::{lost, op};
     use super::*;
 
     fn claim(item: u64, token: u64) -> Claim {

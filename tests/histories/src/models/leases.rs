@@ -8,7 +8,7 @@ use porcupine_rs::Model;
 use serde::Serialize;
 
 use super::{Timed, earliest_end, learned, linearizable};
-use crate::chaos::record::{Micros, Record};
+use crate::record::{Micros, Record};
 
 /// Time to live of every claim in these histories.
 pub const TTL_MS: u64 = 1_500;
@@ -180,8 +180,8 @@ impl Model for Lease {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hand::{lost, op};
     use super::*;
+    use crate::models::hand::{lost, op};
 
     const ONE: Grant = Grant {
         number: 1,

@@ -7,7 +7,7 @@ use quorate_statemachine::lease::{Claim, Claimed, Lease, Release, Released, Rene
 use quorate_statemachine::{LeaseToken, Refusal};
 
 use super::{Seat, Told};
-use crate::chaos::models::leases::{Grant, Step, TTL_MS};
+use crate::models::leases::{Grant, Step, TTL_MS};
 
 /// The lease token of a claim: its number, so that others who see it know whose it is.
 fn lease_token(number: u32) -> Result<LeaseToken> {
@@ -33,7 +33,8 @@ pub(super) async fn sit(seat: &mut Seat) -> Result<()> {
             (Some(grant), 5..8) => release(seat, grant, &mut held).await?,
             (Some(_), _) => {
                 // It forgets to renew: the lease runs out under it, or nearly.
-                seat.rest(Duration::from_millis(TTL_MS)).await;
+                let rest = seat.random.u64(TTL_MS / 2..TTL_MS * 11 / 10);
+                seat.rest(Duration::from_millis(rest)).await;
                 true
             }
         };

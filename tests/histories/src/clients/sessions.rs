@@ -11,7 +11,7 @@ use quorate_statemachine::session::{
 use quorate_statemachine::{LeaseToken, Name, Owner, Refusal};
 
 use super::{LAST_WORD_MAX, Seat, Shared, Told};
-use crate::chaos::models::sessions::{Head, Step};
+use crate::models::sessions::{Head, Step};
 
 /// The session, and the execution lease under which all of them commit: what is looked at is the
 /// order of commits, not who may commit.

@@ -32,7 +32,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use porcupine_rs::{CheckResult, Model, Operation, check_operations_timeout};
 
-use super::record::{Micros, Record};
+use crate::record::{Micros, Record};
 
 /// A check that takes longer has failed.
 pub const CHECK_MAX: Duration = Duration::from_secs(300);
@@ -109,11 +109,11 @@ fn learned(known: Option<u64>, shown: u64, highest: u64) -> bool {
 }
 
 /// Histories by hand, for tests of the models.
-#[cfg(test)]
-pub(crate) mod hand {
+pub mod hand {
     use super::{Micros, Record};
 
     /// An operation from `call` to `ret`, in milliseconds.
+    #[must_use]
     pub fn op<S>(call: Micros, ret: Micros, step: S) -> Record<S> {
         Record {
             key: "k".to_owned(),
@@ -125,6 +125,7 @@ pub(crate) mod hand {
     }
 
     /// An operation without a known outcome.
+    #[must_use]
     pub fn lost<S>(call: Micros, step: S) -> Record<S> {
         Record {
             ret: None,

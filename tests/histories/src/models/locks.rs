@@ -7,7 +7,7 @@ use porcupine_rs::Model;
 use serde::Serialize;
 
 use super::{Timed, earliest_end, learned, linearizable};
-use crate::chaos::record::{Micros, Record};
+use crate::record::{Micros, Record};
 
 /// Time to live of every hold in these histories. Places in the queue live longer than a history.
 pub const TTL_MS: u64 = 1_500;
@@ -247,8 +247,8 @@ impl Model for Lock {
 
 #[cfg(test)]
 mod tests {
-    use super::super::hand::{lost, op};
     use super::*;
+    use crate::models::hand::{lost, op};
 
     const ONE: Hold = Hold {
         number: 1,

@@ -1,8 +1,8 @@
 //! Clients that ask one after the other and note what they were answered.
 //!
-//! A key has at most [`SEATS`] clients at a time and is left for a new one after [`KEY_TIME`], so
-//! that a history stays small enough to be checked. A client whose operation has no known outcome
-//! leaves; another one, with another name, takes its seat.
+//! A key has a bounded number of clients at a time and is left for a new one after a while
+//! ([`Pace`]), so that a history stays small enough to be checked. A client whose operation has no
+//! known outcome leaves; another one, with another name, takes its seat.
 
 mod events;
 mod leases;
@@ -11,6 +11,7 @@ mod queues;
 mod sessions;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,20 +23,31 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::record::{Log, Micros, Record, Recorder};
+use crate::record::{Log, Micros, Record, Recorder};
 
-/// Clients of one key at a time.
-pub const SEATS: usize = 6;
+/// How much is asked of a cluster.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// Clients of one key at a time.
+    pub seats: usize,
+    /// How long one key is worked on.
+    pub key_time: Duration,
+    /// Between two operations of a client, in milliseconds.
+    pub pause_ms: Range<u64>,
+}
 
-/// How long one key is worked on.
-const KEY_TIME: Duration = Duration::from_secs(20);
+impl Pace {
+    /// Six clients ask for some hundred operations in the time of a key, and two cores do that for
+    /// all keys at once.
+    pub const PROCESSES: Self = Self {
+        seats: 6,
+        key_time: Duration::from_secs(20),
+        pause_ms: 30..200,
+    };
+}
 
 /// How long a client waits for an answer, tries of its own included.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-
-/// Between two operations of a client, in milliseconds: six clients then ask for some hundred
-/// operations in the time of a key, and two cores do that for all keys at once.
-const PAUSE_MS: std::ops::Range<u64> = 30..200;
 
 /// How long it may take to empty a queue or to read a key at its end, faults included.
 const LAST_WORD_MAX: Duration = Duration::from_secs(60);
@@ -43,15 +55,15 @@ const LAST_WORD_MAX: Duration = Duration::from_secs(60);
 /// What there are histories of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noun {
-    /// See [`super::models::leases`].
+    /// See [`crate::models::leases`].
     Lease,
-    /// See [`super::models::locks`].
+    /// See [`crate::models::locks`].
     Lock,
-    /// See [`super::models::queues`].
+    /// See [`crate::models::queues`].
     Queue,
-    /// See [`super::models::events`].
+    /// See [`crate::models::events`].
     Event,
-    /// See [`super::models::sessions`].
+    /// See [`crate::models::sessions`].
     Session,
 }
 
@@ -71,6 +83,8 @@ pub const KEYS: [Noun; 8] = [
 pub struct Shared {
     /// Where the nodes are.
     pub endpoints: Vec<String>,
+    /// How much is asked of them.
+    pub pace: Pace,
     /// The account.
     pub recorder: Recorder,
     /// No operation begins once it is cancelled.
@@ -85,9 +99,10 @@ pub struct Shared {
 impl Shared {
     /// For clients of the nodes at these addresses.
     #[must_use]
-    pub fn new(endpoints: Vec<String>, recorder: Recorder) -> Self {
+    pub fn new(endpoints: Vec<String>, pace: Pace, recorder: Recorder) -> Self {
         Self {
             endpoints,
+            pace,
             recorder,
             stop: CancellationToken::new(),
             failures: Mutex::default(),
@@ -185,7 +200,7 @@ impl Seat {
 
     /// Waits a little; answers whether there is to be another operation.
     async fn next(&mut self) -> bool {
-        let pause = Duration::from_millis(self.random.u64(PAUSE_MS));
+        let pause = Duration::from_millis(self.random.u64(self.shared.pace.pause_ms.clone()));
         self.rest(pause).await;
         Instant::now() < self.until && !self.shared.stop.is_cancelled()
     }
@@ -265,12 +280,12 @@ pub async fn work(shared: Arc<Shared>, noun: Noun, slot: usize, seed: u64) -> Re
             break;
         }
         let key = format!("{noun:?}/{slot}/{round}").to_lowercase();
-        let until = Instant::now() + KEY_TIME;
+        let until = Instant::now() + shared.pace.key_time;
         let Some(common) = prepare(&shared, noun, &key).await? else {
             continue;
         };
         let mut seats = JoinSet::new();
-        for place in 0..SEATS {
+        for place in 0..shared.pace.seats {
             let (shared, key, common) = (Arc::clone(&shared), key.clone(), common.clone());
             let seed = seed ^ ((round as u64) << 16) ^ ((place as u64) << 8);
             seats.spawn(async move { occupy(shared, noun, key, common, until, seed).await });

@@ -7,7 +7,7 @@ use quorate_statemachine::lock::{Acquire, Acquired, Member, Mode, Release, Relea
 use quorate_statemachine::{Refusal, RequestId};
 
 use super::{Seat, Told};
-use crate::chaos::models::locks::{Hold, Step, TTL_MS};
+use crate::models::locks::{Hold, Step, TTL_MS};
 
 /// Nobody's place is lost while the key is worked on.
 const WAIT_TTL_MS: u64 = 600_000;

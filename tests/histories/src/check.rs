@@ -8,10 +8,10 @@ use quorate_statemachine::queue::ItemId;
 use quorate_statemachine::{FencingToken, LeaseToken};
 use tokio::time::Instant;
 
-use super::models::{events, leases, locks, queues, sessions};
-use super::record::{Micros, Record, Recorder};
 use crate::history::{Claimed, History, Outcome, Pushed, Settled, Span, Taken};
+use crate::models::{events, leases, locks, queues, sessions};
 use crate::oracle::{items, leases as held, tokens};
+use crate::record::{Micros, Record, Recorder};
 
 /// With what keys of locks begin, here as with the clients.
 const LOCKS: &str = "lock/";
@@ -314,12 +314,7 @@ fn add_items(recorder: &Recorder, records: &[Record<queues::Step>], history: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chaos::models::hand::op;
-
-    fn recorder() -> Recorder {
-        let file = tempfile::NamedTempFile::new().expect("a directory for such files");
-        Recorder::create(file.path()).expect("it can be written")
-    }
+    use crate::models::hand::op;
 
     fn granted(call: Micros, key: &str, number: u32, token: u64) -> Record<leases::Step> {
         let step = leases::Step::Granted(leases::Grant { number, token });
@@ -336,16 +331,16 @@ mod tests {
 
     #[test]
     fn a_token_of_two_keys_and_one_that_goes_back_are_found() {
-        let fine = recorder();
+        let fine = Recorder::in_memory();
         fine.leases.add(granted(0, "a", 1, 5));
         fine.leases.add(granted(10, "b", 2, 6));
         assert_eq!(wrong(&fine, "fencing tokens"), Vec::<String>::new());
-        let twice = recorder();
+        let twice = Recorder::in_memory();
         twice.leases.add(granted(0, "a", 1, 5));
         twice.leases.add(granted(1, "b", 2, 5));
         let told = wrong(&twice, "fencing tokens").join(" ");
         assert!(told.contains("for a and for b"), "{told}");
-        let back = recorder();
+        let back = Recorder::in_memory();
         back.leases.add(granted(0, "a", 1, 6));
         back.leases.add(granted(10, "b", 2, 5));
         assert_eq!(wrong(&back, "fencing tokens").len(), 1);
@@ -357,7 +352,7 @@ mod tests {
             key: format!("{LOCKS}k"),
             ..op(1, 4, locks::Step::Granted(locks::Hold { number, token: 5 }))
         };
-        let handed_on = recorder();
+        let handed_on = Recorder::in_memory();
         handed_on.leases.add(granted(0, "a", 1, 5));
         handed_on.locks.add(lock(2));
         assert_eq!(wrong(&handed_on, "fencing tokens"), Vec::<String>::new());
@@ -367,12 +362,12 @@ mod tests {
 
     #[test]
     fn two_who_are_sure_to_hold_a_key_are_found() {
-        let both = recorder();
+        let both = Recorder::in_memory();
         both.leases.add(granted(0, "a", 1, 5));
         both.leases.add(granted(100, "a", 2, 6));
         assert_eq!(wrong(&both, "fencing tokens").len(), 1);
         assert_eq!(wrong(&both, "leases").len(), 1);
-        let after = recorder();
+        let after = Recorder::in_memory();
         after.leases.add(granted(0, "a", 1, 5));
         after.leases.add(granted(1_500, "a", 2, 6));
         assert_eq!(wrong(&after, "fencing tokens"), Vec::<String>::new());
@@ -381,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_settlement_of_what_was_never_pushed_is_found() {
-        let lost = recorder();
+        let lost = Recorder::in_memory();
         let step = queues::Step::Pushed {
             item: 1,
             payload: 7,

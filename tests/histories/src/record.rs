@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::models::{events, leases, locks, queues, sessions};
+use crate::models::{events, leases, locks, queues, sessions};
 
 /// Microseconds since the run began.
 pub type Micros = i64;
@@ -34,7 +34,7 @@ pub struct Record<S> {
 pub struct Log<S> {
     noun: &'static str,
     records: Mutex<Vec<Record<S>>>,
-    file: Arc<Mutex<BufWriter<File>>>,
+    file: Option<Arc<Mutex<BufWriter<File>>>>,
 }
 
 #[derive(Serialize)]
@@ -45,25 +45,27 @@ struct Line<'a, S> {
 }
 
 impl<S: Serialize + Clone> Log<S> {
-    fn new(noun: &'static str, file: &Arc<Mutex<BufWriter<File>>>) -> Self {
+    fn new(noun: &'static str, file: Option<&Arc<Mutex<BufWriter<File>>>>) -> Self {
         Self {
             noun,
             records: Mutex::new(Vec::new()),
-            file: Arc::clone(file),
+            file: file.cloned(),
         }
     }
 
     /// Adds one operation.
     pub fn add(&self, record: Record<S>) {
-        let noun = self.noun;
-        let line = serde_json::to_string(&Line {
-            noun,
-            record: &record,
-        });
-        let line = line.expect("a record is plain data");
-        // The file is for people: the checks read what is in memory.
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = writeln!(file, "{line}");
+        if let Some(file) = &self.file {
+            let noun = self.noun;
+            let line = serde_json::to_string(&Line {
+                noun,
+                record: &record,
+            });
+            let line = line.expect("a record is plain data");
+            // The file is for people: the checks read what is in memory.
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = writeln!(file, "{line}");
+        }
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.push(record);
     }
@@ -79,7 +81,7 @@ impl<S: Serialize + Clone> Log<S> {
 /// The account of a run.
 pub struct Recorder {
     start: Instant,
-    file: Arc<Mutex<BufWriter<File>>>,
+    file: Option<Arc<Mutex<BufWriter<File>>>>,
     acknowledged: Mutex<Vec<Instant>>,
     /// Operations on leases.
     pub leases: Log<leases::Step>,
@@ -96,17 +98,27 @@ pub struct Recorder {
 impl Recorder {
     /// An account that is also written to a file.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = Arc::new(Mutex::new(BufWriter::new(File::create(path)?)));
-        Ok(Self {
+        let file = BufWriter::new(File::create(path)?);
+        Ok(Self::new(Some(Arc::new(Mutex::new(file)))))
+    }
+
+    /// An account that is kept in memory.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::new(None)
+    }
+
+    fn new(file: Option<Arc<Mutex<BufWriter<File>>>>) -> Self {
+        Self {
             start: Instant::now(),
             acknowledged: Mutex::new(Vec::new()),
-            leases: Log::new("lease", &file),
-            locks: Log::new("lock", &file),
-            queues: Log::new("queue", &file),
-            events: Log::new("event", &file),
-            sessions: Log::new("session", &file),
+            leases: Log::new("lease", file.as_ref()),
+            locks: Log::new("lock", file.as_ref()),
+            queues: Log::new("queue", file.as_ref()),
+            events: Log::new("event", file.as_ref()),
+            sessions: Log::new("session", file.as_ref()),
             file,
-        })
+        }
     }
 
     /// Now.
@@ -140,7 +152,10 @@ impl Recorder {
 
     /// Writes out what is held back.
     pub fn flush(&self) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(file.flush()?)
+        if let Some(file) = &self.file {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.flush()?;
+        }
+        Ok(())
     }
 }
