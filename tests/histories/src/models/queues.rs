@@ -65,6 +65,9 @@ pub fn check(records: &[Record<Step>]) -> Result<()> {
 
 /// A push without a known outcome was done before its item was first claimed. If it never was it
 /// was not done: the queue was emptied.
+///
+/// A claim without a known outcome only allows more, and from its call on: it is put there, so that
+/// no search tries all other places.
 fn resolved(records: &[Record<Step>]) -> Vec<Record<Step>> {
     let mut seen: BTreeMap<u32, (Micros, u64)> = BTreeMap::new();
     for record in records {
@@ -86,6 +89,10 @@ fn resolved(records: &[Record<Step>]) -> Vec<Record<Step>> {
                 ..record.clone()
             })
         }
+        Step::MayHaveTaken => Some(Record {
+            ret: Some(record.call),
+            ..record.clone()
+        }),
         _ => Some(record.clone()),
     };
     records.iter().filter_map(resolve).collect()
@@ -107,8 +114,9 @@ enum Place {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct State {
     items: BTreeMap<u64, (u32, Place)>,
-    /// Claims without a known outcome that no missing item has been put down to.
-    taken: u32,
+    /// Since when, at the earliest, there are claims without a known outcome that no missing item
+    /// has been put down to.
+    taken: Vec<Micros>,
     highest: u64,
     floor: Micros,
     ended: bool,
@@ -116,12 +124,12 @@ pub struct State {
 
 impl State {
     /// What is ready before this item was claimed by somebody who does not know it, or the order
-    /// was not kept.
+    /// was not kept. Which of these claims it was is not known: the first of them ends first.
     fn skip_before(&mut self, item: u64) -> Option<()> {
-        let until = earliest_end(self.floor, TTL_MS);
         for (_, place) in self.items.range_mut(..item).map(|(_, it)| it) {
             if *place == Place::Ready {
-                self.taken = self.taken.checked_sub(1)?;
+                let until = earliest_end(*self.taken.first()?, TTL_MS);
+                self.taken.pop();
                 *place = Place::Claimed { token: None, until };
             }
         }
@@ -189,6 +197,10 @@ impl State {
             self.ended = true;
             return Some(self);
         };
+        if step == Step::MayHaveTaken {
+            self.taken.push(op.call);
+            return Some(self);
+        }
         self.floor = self.floor.max(op.call);
         match step {
             Step::Pushed { item, payload } => {
@@ -198,10 +210,6 @@ impl State {
             }
             Step::Took { claim, payload } => self.took(claim, payload, op.ret),
             Step::TookNothing => self.skip_before(u64::MAX).map(|()| self),
-            Step::MayHaveTaken => {
-                self.taken += 1;
-                Some(self)
-            }
             Step::Settled(claim) => self.settled(claim),
             Step::GivenBack(claim) => self.given_back(claim),
             Step::Over(claim) => self.over(claim, op.ret),
@@ -213,7 +221,7 @@ impl State {
                 Some(ready) => Some(ready),
                 None => self.ended.then_some(self),
             },
-            Step::MayHavePushed(_) => Some(self),
+            Step::MayHavePushed(_) | Step::MayHaveTaken => Some(self),
         }
     }
 }
@@ -235,8 +243,8 @@ impl Model for Queue {
 
 #[cfg(test)]
 mod tests {
-    use crate::models::hand::{lost, op};
     use super::*;
+    use crate::models::hand::{lost, op};
 
     fn claim(item: u64, token: u64) -> Claim {
         Claim { item, token }
@@ -359,5 +367,19 @@ mod tests {
         let held = [op(40, 50, took(1, 11, 7)), back];
         fits(&after(&[&held[..], &[op(70, 80, took(1, 12, 7))]].concat()));
         fits(&after(&[&held[..], &[op(70, 80, took(2, 12, 8))]].concat()));
+    }
+
+    #[test]
+    fn a_claim_that_nobody_knows_of_runs_out_by_when_it_was_sent() {
+        let seen_late = [
+            lost(40, Step::MayHaveTaken),
+            op(1_400, 1_410, took(2, 11, 8)),
+        ];
+        fits(&after(
+            &[&seen_late[..], &[op(1_460, 1_470, took(1, 12, 7))]].concat(),
+        ));
+        wrong(&after(
+            &[&seen_late[..], &[op(1_420, 1_430, took(1, 12, 7))]].concat(),
+        ));
     }
 }
