@@ -253,8 +253,8 @@ impl Node {
         Ok(node)
     }
 
-    #[cfg(feature = "simulation")]
-    pub(crate) fn shared(&self) -> &Shared {
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

@@ -43,6 +43,11 @@ impl Shared {
     /// Founds a new cluster of this node because an operator asks for it. One that has a cluster
     /// refuses: it must never be a founder twice.
     pub async fn found_cluster(self: &Arc<Self>) -> Result<Identity, NodeError> {
+        let shared = Arc::clone(self);
+        to_the_end(async move { shared.become_founder().await }).await
+    }
+
+    async fn become_founder(self: &Arc<Self>) -> Result<Identity, NodeError> {
         let failed = |error: StartError| NodeError::Stopped {
             message: error.to_string(),
         };
@@ -65,6 +70,11 @@ impl Shared {
     /// A member gives this node its id. Answers the id that it has, now or from an earlier time in
     /// the same cluster.
     pub async fn invited(self: &Arc<Self>, invite: v1::InviteRequest) -> Result<u64, NodeError> {
+        let shared = Arc::clone(self);
+        to_the_end(async move { shared.become_member(invite).await }).await
+    }
+
+    async fn become_member(self: &Arc<Self>, invite: v1::InviteRequest) -> Result<u64, NodeError> {
         let mut guard = self.data.lock().await;
         let data = guard.as_mut().ok_or_else(stopped)?;
         if let Some(identity) = data.identity() {
@@ -156,4 +166,43 @@ pub async fn lead_alone(core: &Core) -> Result<(), StartError> {
     leads
         .map(drop)
         .map_err(|error| StartError::Raft(error.to_string()))
+}
+
+/// Does `work` to its end, whether or not its caller still waits: a node that has its identity, but
+/// has not started by it, would look like a member to the others and like none to itself.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, NodeError>> + Send + 'static,
+) -> Result<T, NodeError> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(stopped()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Node;
+    use futures::FutureExt;
+    use quorate_statemachine::version;
+
+    #[tokio::test]
+    async fn an_invitation_is_followed_though_its_caller_has_given_up() {
+        let dir = tempfile::tempdir().expect("a directory for tests");
+        let node = Node::builder().data_dir(dir.path()).join().start().await;
+        let node = node.expect("a blank node starts");
+        let invite = || v1::InviteRequest {
+            cluster_id: uuid::Uuid::now_v7().to_string(),
+            node_id: 7,
+            name: "n7".to_owned(),
+            cluster_version: version::FIRST,
+        };
+        let given_up = node.shared().invited(invite()).now_or_never();
+        assert!(given_up.is_none(), "it was done at once: {given_up:?}");
+        let runs = async {
+            while node.shared().running().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let runs = tokio::time::timeout(FOUND_TIMEOUT, runs).await;
+        runs.expect("it runs as the member that it was invited to be");
+        node.shutdown().await;
+    }
 }
