@@ -115,6 +115,10 @@ impl<S: Source> ClusterClock<S> {
         if crate::simulation::has(crate::simulation::Bug::LocalClock) {
             return Timestamp(wall.max(applied_micros) / 1000);
         }
+        #[cfg(feature = "simulation")]
+        if crate::simulation::has(crate::simulation::Bug::Unclamped) {
+            return Timestamp(wall / 1000);
+        }
         let elapsed = self.counted(&mut anchor, at, confirmed);
         let moved =
             anchor

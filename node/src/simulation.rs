@@ -47,6 +47,10 @@ pub enum Bug {
     LocalClock,
     /// What an entry does depends on the order of a hash map.
     HashOrder,
+    /// Cluster time is the leader's wall clock, also where that is behind what was applied.
+    Unclamped,
+    /// A read looks at the state at the time of the leader's clock.
+    ReadsByClock,
 }
 
 thread_local! {

@@ -38,6 +38,8 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use quorate_statemachine as statemachine;
 use quorate_statemachine::access::audit;
+#[cfg(not(feature = "simulation"))]
+use quorate_statemachine::apply;
 use quorate_statemachine::figure::Figure;
 use quorate_statemachine::notice::Notice;
 use quorate_statemachine::tables::{self, MetaRow};
@@ -49,6 +51,8 @@ use self::current::{current_number, remove_other_states};
 use self::database::Database;
 use self::digests::Digests;
 use self::outcomes::Outcomes;
+#[cfg(feature = "simulation")]
+use self::planted::apply;
 use self::snapshots::as_raft;
 use self::view::{Stored, Tables, View};
 use super::disk::Tuning;
@@ -68,6 +72,8 @@ mod digests;
 mod export;
 pub(super) mod offline;
 mod outcomes;
+#[cfg(feature = "simulation")]
+mod planted;
 mod reader;
 mod rebuild;
 mod seed;
@@ -364,9 +370,7 @@ impl State {
                     command: proposal.command(),
                     principal: proposal.origin().0,
                 };
-                #[cfg(feature = "simulation")]
-                let entry = planted(entry);
-                let applied = statemachine::apply(&self.view(), entry).map_err(io::Error::other)?;
+                let applied = apply(&self.view(), entry).map_err(io::Error::other)?;
                 for (key, value) in applied.changes {
                     self.tables.change(&key, value.as_ref());
                     self.pending.add(key, value);
@@ -514,13 +518,3 @@ impl RaftStateMachine<TypeConfig> for StateStore {
 
 /// Rows of the resident tables, by table.
 type Rows = BTreeMap<Vec<u8>, Bytes>;
-
-/// An entry as a node takes it whose apply reads a hash map in its order.
-#[cfg(feature = "simulation")]
-fn planted(mut entry: statemachine::Entry<'_>) -> statemachine::Entry<'_> {
-    use std::hash::{BuildHasher, RandomState};
-    if crate::simulation::has(crate::simulation::Bug::HashOrder) {
-        entry.proposed_at.0 += RandomState::new().hash_one(entry.index) % 2;
-    }
-    entry
-}

@@ -193,6 +193,17 @@ impl Disk {
         inner.on = true;
     }
 
+    /// All that was on it is gone: another disk is in its place.
+    pub fn wipe(&self) {
+        self.inner().tree = Tree::new(&self.root);
+    }
+
+    /// Whether there is a file or directory of which the name begins so.
+    #[must_use]
+    pub fn has_name(&self, begin: &str) -> bool {
+        self.inner().tree.has_name(begin)
+    }
+
     fn sync_time(&self) -> Duration {
         let mut inner = self.inner();
         match u64::try_from(inner.faults.sync_time_max.as_micros()) {

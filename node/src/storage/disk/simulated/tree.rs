@@ -173,6 +173,12 @@ impl Tree {
             .filter(move |name| name.parent() == Some(path))
     }
 
+    /// Whether some name in some directory begins so.
+    pub fn has_name(&self, begin: &str) -> bool {
+        let mut names = self.live.keys().filter_map(|path| path.file_name());
+        names.any(|name| name.as_encoded_bytes().starts_with(begin.as_bytes()))
+    }
+
     fn change(&mut self, change: Change) {
         change.apply(&mut self.live);
         self.changes.push(change);
