@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use quorate_node::storage::disk::simulated::Faults;
 
+use crate::planted::Planted;
 use crate::random::{self, Random};
 use crate::trace;
 use crate::world::World;
 
 /// How often each thing was done, by its name.
 pub type Done = BTreeMap<&'static str, u64>;
+
+/// With what the name of a directory begins that a snapshot is received in.
+const RECEIVING: &str = "receiving-";
 
 /// Something that ends by itself.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub struct Plan {
     next: Duration,
     end: Duration,
     endings: Vec<(Duration, Ending)>,
+    /// Nodes that are hurt once they are sent a snapshot.
+    receivers: Vec<usize>,
     /// What was done.
     pub done: Done,
 }
@@ -39,6 +45,7 @@ impl Plan {
             next: begin + Duration::from_secs(1),
             end,
             endings: Vec::new(),
+            receivers: Vec::new(),
             done: Done::new(),
         }
     }
@@ -51,12 +58,11 @@ impl Plan {
     pub fn step(&mut self, world: &mut World) {
         let now = world.sim.elapsed();
         self.look_at_disks(world, now);
-        let due: Vec<_> = self.endings.extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, ending) in due {
-            end(world, &ending);
-        }
+        self.look_at_receivers(world, now);
+        self.look_at_replaced(world, now);
+        self.end_what_is_due(world, now);
         if now >= self.next && now < self.end {
-            self.next = now + self.ms(200, 2_500);
+            self.next = now + self.ms(150, 1_700);
             self.hurt(world, now);
         }
     }
@@ -83,7 +89,7 @@ impl Plan {
     fn hurt(&mut self, world: &mut World, now: Duration) {
         let nodes = world.machines.len() as u64;
         let node = self.random.below(nodes) as usize;
-        let what = match self.random.below(15) {
+        let what = match self.random.below(17) {
             0 | 1 => {
                 self.crash(world, node, now, false);
                 "process_killed"
@@ -124,12 +130,65 @@ impl Plan {
                 self.lose(world, now);
                 "messages_lost"
             }
+            13 | 14 => {
+                self.leave_behind(world, node, now);
+                "left_behind"
+            }
             _ => {
                 self.hold(world, node, now);
                 "messages_late"
             }
         };
         *self.done.entry(what).or_default() += 1;
+    }
+
+    /// The node hears nothing until it needs a snapshot, and is hurt while it is sent one.
+    fn leave_behind(&mut self, world: &mut World, node: usize, now: Duration) {
+        let name = names(world)[node].clone();
+        trace::note(now.as_millis(), format_args!("{name} is left behind"));
+        for other in names(world).iter().filter(|other| **other != name) {
+            world.sim.partition(other.as_str(), name.as_str());
+        }
+        let later = now + self.ms(2_000, 6_000);
+        self.endings.push((later, Ending::Repair));
+        self.receivers.push(node);
+    }
+
+    /// A snapshot that is on its way is interrupted, on one of its sides.
+    fn look_at_receivers(&mut self, world: &mut World, now: Duration) {
+        let receives = |node: &mut usize| world.machines[*node].disk.has_name(RECEIVING);
+        let found: Vec<usize> = self.receivers.extract_if(.., receives).collect();
+        for node in found {
+            *self.done.entry("snapshot_interrupted").or_default() += 1;
+            trace::note(
+                now.as_millis(),
+                format_args!("n{} is sent a snapshot", node + 1),
+            );
+            match self.random.below(4) {
+                0 => self.crash(world, node, now, false),
+                1 => self.cut_one_way(world, node, now),
+                2 => {
+                    let leader = leader(world).unwrap_or(node);
+                    self.crash(world, leader, now, true);
+                }
+                _ => self.cut_soon(world, node, now),
+            }
+        }
+    }
+
+    /// A member that was taken out, or whose disk is lost, comes back with an empty one.
+    fn look_at_replaced(&mut self, world: &mut World, now: Duration) {
+        let Some(node) = world.members.lost.take() else {
+            return;
+        };
+        *self.done.entry("disk_replaced").or_default() += 1;
+        world.crash(node, true);
+        world.machines[node].disk.wipe();
+        world.machines[node].founds.set(false);
+        self.endings
+            .retain(|(_, ending)| !matches!(ending, Ending::Start(n) if *n == node));
+        let later = now + self.ms(50, 2_000);
+        self.endings.push((later, Ending::Start(node)));
     }
 
     /// What the node says and is told comes all at once, later.
@@ -220,7 +279,10 @@ impl Plan {
 
     fn set_clock(&mut self, world: &mut World, node: usize) {
         let hour = 3_600_000_000;
-        let micros = self.random.below(2 * hour) as i64 - hour as i64;
+        let mut micros = self.random.below(2 * hour) as i64 - hour as i64;
+        if world.history.borrow().planted == Some(Planted::Unclamped) {
+            micros = -micros.abs();
+        }
         let now = world.now_ms();
         trace::note(
             now,
@@ -255,10 +317,25 @@ impl Plan {
         self.endings.push((later, Ending::Disk(node)));
     }
 
+    /// What goes on when all else is right again: a member that is being replaced.
+    pub fn calm(&mut self, world: &mut World) {
+        let now = world.sim.elapsed();
+        self.look_at_replaced(world, now);
+        self.end_what_is_due(world, now);
+    }
+
+    fn end_what_is_due(&mut self, world: &mut World, now: Duration) {
+        let due: Vec<_> = self.endings.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, ending) in due {
+            end(world, &ending);
+        }
+    }
+
     /// All that is wrong is put right.
     pub fn heal(&mut self, world: &mut World) {
         trace::note(world.now_ms(), format_args!("the faults are over"));
         self.endings.clear();
+        self.receivers.clear();
         end(world, &Ending::Release);
         end(world, &Ending::Repair);
         for node in 0..world.machines.len() {
@@ -272,6 +349,13 @@ impl Plan {
             world.machines[node].excused.set(false);
         }
     }
+}
+
+/// Who leads the latest term.
+fn leader(world: &World) -> Option<usize> {
+    let history = world.history.borrow();
+    let (_, leader) = history.leaders.last_key_value()?;
+    Some(leader - 1)
 }
 
 fn names(world: &World) -> Vec<String> {

@@ -32,6 +32,10 @@ pub enum Planted {
     LocalClock,
     /// What an entry does depends on the order of a hash map.
     HashOrder,
+    /// What was applied does not hold time back: a leader whose clock is behind turns it back.
+    Unclamped,
+    /// Reads look at the state at the time of the leader's clock, ahead of entries on their way.
+    ReadsByClock,
 }
 
 impl Planted {
@@ -51,15 +55,20 @@ impl Planted {
             "unkeyed-retry" => Some(Self::UnkeyedRetry),
             "local-clock" => Some(Self::LocalClock),
             "hash-order" => Some(Self::HashOrder),
+            "unclamped" => Some(Self::Unclamped),
+            "reads-by-clock" => Some(Self::ReadsByClock),
             _ => None,
         }
     }
+
     /// The bug of nodes that it is, if it is one.
     #[must_use]
     pub fn of_nodes(self) -> Option<Bug> {
         match self {
             Self::LocalClock => Some(Bug::LocalClock),
             Self::HashOrder => Some(Bug::HashOrder),
+            Self::Unclamped => Some(Bug::Unclamped),
+            Self::ReadsByClock => Some(Bug::ReadsByClock),
             _ => None,
         }
     }

@@ -6,28 +6,32 @@ use std::time::Duration;
 
 use quorate_node::storage::disk::simulated::{Disk, Faults, attach};
 use quorate_node::{Config, Health, Node};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use turmoil::Sim;
 
 use crate::faults::{Done, Plan};
-use crate::history::{History, Shared};
+use crate::history::Shared;
 use crate::invariants::{self, acknowledged};
 use crate::planted::Planted;
 use crate::random::{self, Random};
-use crate::workload::{self, Contender, Locker, Teller, Worker, note};
+use crate::workload::{self, Account, Contender, Locker, Members, Teller, Worker, note};
 use crate::{process, trace};
 
 /// The cluster is formed by then, or something is wrong with it.
 const FORMED: Duration = Duration::from_secs(15);
 
 /// How long faults go on.
-const FAULTS: Duration = Duration::from_secs(25);
+const FAULTS: Duration = Duration::from_secs(16);
 
 /// How long the cluster has to recover when they are over.
-const CALM: Duration = Duration::from_secs(14);
+const CALM: Duration = Duration::from_secs(8);
 
 /// How long the judge may take.
 const JUDGED: Duration = Duration::from_secs(20);
+
+/// How long it may take until all nodes have applied the same entry.
+const CONVERGED: Duration = Duration::from_secs(3);
 
 /// How often a node is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(7);
@@ -57,6 +61,8 @@ pub struct Machine {
     pub name: String,
     pub disk: Disk,
     config: Config,
+    /// It founds the cluster if its disk is empty.
+    pub founds: Cell<bool>,
     skew_micros: Cell<i64>,
     runtime: Cell<Option<tokio::runtime::Id>>,
     /// Why it stopped by itself.
@@ -75,6 +81,7 @@ impl Machine {
             config: config(number, &root),
             name,
             disk,
+            founds: Cell::new(number == 1),
             skew_micros: Cell::new(0),
             runtime: Cell::new(None),
             stopped: RefCell::default(),
@@ -95,7 +102,8 @@ impl Machine {
         let runtime = tokio::runtime::Handle::current().id();
         self.runtime.set(Some(runtime));
         process::set_skew(runtime, self.skew_micros.get());
-        let config = self.config.clone();
+        let mut config = self.config.clone();
+        config.node.bootstrap = self.founds.get();
         let builder = Node::builder().configure(|of_node| *of_node = config);
         let node = match builder.free_bytes(|_| Ok(u64::MAX)).start().await {
             Ok(node) => node,
@@ -129,7 +137,6 @@ fn config(number: usize, root: &str) -> Config {
     let mut config = Config::default();
     config.node.name = format!("n{number}");
     config.node.data_dir = format!("{root}/data").into();
-    config.node.bootstrap = number == 1;
     config.listen.client = "0.0.0.0:7400".to_owned();
     config.listen.peer = "0.0.0.0:7401".to_owned();
     config.listen.http.clear();
@@ -151,19 +158,26 @@ pub struct World {
     pub sim: Sim<'static>,
     /// What was done to it, by kind.
     pub faults: Done,
+    /// Of members that are being replaced.
+    pub members: Rc<Members>,
+    account: Account,
+    /// The clients have come to an end.
+    ended: Rc<Cell<bool>>,
 }
 
 impl World {
     fn new(options: Options, nodes: usize, random: &mut Random) -> Self {
-        let latency = Duration::from_millis(1 + random.below(30));
+        // How often messages are passed on, and so how finely nodes are interleaved.
+        let tick = Duration::from_millis(1 + random.below(8));
+        let latency = tick + Duration::from_millis(random.below(30));
         let mut builder = turmoil::Builder::new();
         builder
-            .simulation_duration(FORMED + FAULTS + CALM + JUDGED + FORMED)
-            .tick_duration(Duration::from_millis(1))
+            .simulation_duration(FORMED + FAULTS + CALM + 4 * JUDGED)
+            .tick_duration(tick)
             .enable_random_order()
             .tcp_capacity(4_096)
             .rng_seed(random.any())
-            .min_message_latency(Duration::from_millis(1))
+            .min_message_latency(tick)
             .max_message_latency(latency);
         let mut sim = builder.build();
         let history = Shared::default();
@@ -173,6 +187,11 @@ impl World {
             let machine = Machine::new(number, options.seed);
             machine.disk.set_faults(Faults {
                 lying_syncs: options.planted == Some(Planted::AckBeforeSync),
+                // So that entries are on their way for long.
+                sync_time_max: match options.planted {
+                    Some(Planted::ReadsByClock) => Duration::from_millis(400),
+                    _ => Duration::ZERO,
+                },
                 ..Faults::default()
             });
             let (run, seen) = (Rc::clone(&machine), Rc::clone(&history));
@@ -190,6 +209,9 @@ impl World {
             history,
             sim,
             faults: Done::new(),
+            members: Rc::default(),
+            account: Account::default(),
+            ended: Rc::default(),
         }
     }
 
@@ -272,7 +294,13 @@ pub fn run(options: Options) -> Report {
         wrong.push(why);
     }
     wrong.extend(invariants::check(&world.history.borrow()));
-    let sums = sums(&world);
+    let (verdicts, odd) = world.account.judge();
+    wrong.extend(odd);
+    let mut sums = sums(&world);
+    for verdict in verdicts.values() {
+        *sums.entry("answers_checked").or_default() += verdict.operations as u64;
+        *sums.entry("outcomes_unknown").or_default() += verdict.unknown as u64;
+    }
     Report { wrong, sums }
 }
 
@@ -301,52 +329,85 @@ fn live(
     clients(world, options, nodes, random, end);
     let mut plan = Plan::new(options.seed, begin, end);
     if !options.calm {
-        let own = random::stream(options.seed, "transfers");
-        world
-            .sim
-            .client("operator", workload::transfer(nodes, own, end));
         world.run_until(end, |world| plan.step(world))?;
     }
     plan.heal(world);
-    world.faults = plan.done;
-    world.run_until(end + CALM, |_| {})?;
-    judge(world, nodes, end + CALM + JUDGED)
+    world.run_until(end + CALM, |world| plan.calm(world))?;
+    let whole = |world: &World| !world.members.incomplete.get();
+    wait(world, &mut plan, whole, "a member was not replaced")?;
+    world.faults = plan.done.clone();
+    judge(world, nodes, world.sim.elapsed() + JUDGED)?;
+    let ended = |world: &World| world.ended.get();
+    wait(
+        world,
+        &mut plan,
+        ended,
+        "the clients have not come to an end",
+    )
 }
 
-/// Starts all clients. They work on for a while when the faults are over.
+/// Goes on until `is_so`, but not for longer than the judge may take.
+fn wait(
+    world: &mut World,
+    plan: &mut Plan,
+    is_so: impl Fn(&World) -> bool,
+    otherwise: &str,
+) -> Result<(), String> {
+    let until = world.sim.elapsed() + JUDGED;
+    while !is_so(world) {
+        if world.sim.elapsed() > until {
+            return Err(format!("{otherwise} in {JUDGED:?}"));
+        }
+        let next = world.sim.elapsed() + Duration::from_millis(50);
+        world.run_until(next, |world| plan.calm(world))?;
+    }
+    Ok(())
+}
+
+/// Starts all clients, on one machine. They work on for a while when the faults are over.
 fn clients(world: &mut World, options: Options, nodes: usize, random: &mut Random, end: Duration) {
     let until = end + CALM / 2;
-    let Options { seed, .. } = options;
-    for number in 1..=2 + random.below(3) {
-        let name = format!("c{number}");
-        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
-        world.sim.client(name.clone(), async move {
-            let contender = Contender::new(name, nodes, history, own)?;
-            contender.run(until).await
-        });
-    }
-    for number in 1..=2 + random.below(2) {
-        let name = format!("l{number}");
-        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
-        world.sim.client(name.clone(), async move {
-            let locker = Locker::new(name, nodes, history, own)?;
-            locker.run(until, end + CALM).await
-        });
-    }
-    for number in 1..=2 {
-        let name = format!("w{number}");
-        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
-        world.sim.client(name.clone(), async move {
-            let worker = Worker::new(name, nodes, history, own)?;
-            worker.run(until).await
-        });
-        let name = format!("t{number}");
-        let (own, history) = (random::stream(seed, &name), Rc::clone(&world.history));
-        world.sim.client(name.clone(), async move {
-            let teller = Teller::new(name, nodes, history, own)?;
-            teller.run(until).await
-        });
-    }
+    let (contenders, lockers) = (2 + random.below(3), 2 + random.below(2));
+    let history = Rc::clone(&world.history);
+    let replaces = !options.calm && random.chance(1, 2);
+    let (members, done) = (Rc::clone(&world.members), Rc::clone(&world.ended));
+    let account = world.account.clone();
+    world.sim.client("clients", async move {
+        let mut work = JoinSet::new();
+        let with = |name: &str| (Rc::clone(&history), random::stream(options.seed, name));
+        for name in (1..=contenders).map(|number| format!("c{number}")) {
+            let (history, own) = with(&name);
+            work.spawn_local(Contender::new(name, nodes, history, own)?.run(until));
+        }
+        let (seen, own) = with("r1");
+        work.spawn_local(Contender::new("r1".to_owned(), nodes, seen, own)?.watch(until));
+        for name in (1..=lockers).map(|number| format!("l{number}")) {
+            let (history, own) = with(&name);
+            work.spawn_local(Locker::new(name, nodes, history, own)?.run(until, end + CALM));
+        }
+        for name in ["w1", "w2"] {
+            let (history, own) = with(name);
+            work.spawn_local(Worker::new(name.to_owned(), nodes, history, own)?.run(until));
+        }
+        for name in ["t1", "t2"] {
+            let (history, own) = with(name);
+            work.spawn_local(Teller::new(name.to_owned(), nodes, history, own)?.run(until));
+        }
+        work.spawn_local(account.keep(nodes, with("recorded").1, until, options.planted));
+        if !options.calm {
+            work.spawn_local(workload::transfer(nodes, with("transfers").1, end));
+        }
+        if replaces {
+            let own = with("members").1;
+            work.spawn_local(workload::replace(nodes, own, end, members));
+        }
+        while let Some(ended) = work.join_next().await {
+            ended??;
+        }
+        note(format_args!("the clients are done"));
+        done.set(true);
+        Ok(())
+    });
 }
 
 /// The cluster must have converged, and have what it acknowledged.
@@ -367,19 +428,26 @@ fn judge(world: &mut World, nodes: usize, until: Duration) -> Result<(), String>
         Some(Err(error)) => return Err(format!("the cluster does not serve: {error}")),
         None => return Err("the cluster does not serve: no answer".to_owned()),
     };
-    // What is committed reaches everybody with the next heartbeats.
-    let settled = world.sim.elapsed() + Duration::from_secs(2);
-    world.run_until(settled, |_| {})?;
-    let history: &mut History = &mut world.history.borrow_mut();
-    history
-        .violations
-        .extend(acknowledged::check(history, &found));
-    let applied: Vec<u64> = history.seen.values().map(|seen| seen.applied).collect();
-    let (lowest, highest) = (applied.iter().min(), applied.iter().max());
-    if applied.len() != nodes || lowest != highest {
-        return Err(format!("the nodes have not converged: {:?}", history.seen));
+    let wrong = acknowledged::check(&world.history.borrow(), &found);
+    world.history.borrow_mut().violations.extend(wrong);
+    converge(world, nodes)
+}
+
+/// What is committed reaches everybody with the next heartbeats; meanwhile time goes on in ticks.
+fn converge(world: &mut World, nodes: usize) -> Result<(), String> {
+    let until = world.sim.elapsed() + CONVERGED;
+    while world.sim.elapsed() < until {
+        let next = world.sim.elapsed() + Duration::from_millis(50);
+        world.run_until(next, |_| {})?;
+        let history = world.history.borrow();
+        let mut applied = history.seen.values().map(|seen| seen.applied);
+        let first = applied.next();
+        if history.seen.len() == nodes && applied.all(|applied| Some(applied) == first) {
+            return Ok(());
+        }
     }
-    Ok(())
+    let seen = &world.history.borrow().seen;
+    Err(format!("the nodes have not converged: {seen:?}"))
 }
 
 /// What is summed over seeds: numbers by name.

@@ -84,6 +84,17 @@ fn time_by_a_local_clock_is_caught() {
 }
 
 #[test]
+fn time_that_is_not_held_back_is_caught() {
+    // Clocks are only set back here: what ends early ends because time has come back to normal.
+    caught("unclamped", "ended early");
+}
+
+#[test]
+fn a_read_ahead_of_entries_on_their_way_is_caught() {
+    caught("reads-by-clock", "leases: ");
+}
+
+#[test]
 fn an_apply_that_reads_hash_order_is_caught() {
     caught("hash-order", "has digest");
 }

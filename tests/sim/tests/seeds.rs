@@ -21,3 +21,15 @@ fn a_state_ahead_of_its_log_has_a_snapshot() {
 fn a_refused_snapshot_is_looked_over_on_the_disk_that_it_is_on() {
     passes("16");
 }
+
+#[test]
+fn an_invitation_that_was_given_up_is_followed() {
+    passes("18");
+}
+
+#[test]
+fn a_claim_that_nobody_knows_of_is_no_riddle() {
+    for seed in ["5", "47", "54", "65", "181"] {
+        passes(seed);
+    }
+}

@@ -48,10 +48,19 @@ impl Contender {
         while now() < until {
             match self.random.below(6) {
                 0 => self.keep().await?,
-                1 | 2 => self.look().await?,
+                1 => self.look().await?,
                 _ => self.contend().await?,
             }
             sleep(Duration::from_millis(self.random.below(120))).await;
+        }
+        Ok(())
+    }
+
+    /// Only reads, so that nothing tells it of another leader.
+    pub async fn watch(mut self, until: Duration) -> turmoil::Result {
+        while now() < until {
+            self.look().await?;
+            sleep(Duration::from_millis(20 + self.random.below(100))).await;
         }
         Ok(())
     }
@@ -92,7 +101,7 @@ impl Contender {
     /// Claims the key that all want, writes to the resource under its token, and mostly gives it
     /// back. Sometimes it holds on for longer than it may: the resource must notice.
     async fn contend(&mut self) -> Result<(), InvalidArgument> {
-        let ttl = Duration::from_millis(300 + self.random.below(2_500));
+        let ttl = Duration::from_millis(300 + self.random.below(1_500));
         let Some((at, claim, token)) = self.claim(WANTED.to_owned(), ttl).await? else {
             return Ok(());
         };
@@ -101,7 +110,7 @@ impl Contender {
             entitled_until += ttl;
         }
         for _ in 0..self.random.below(4) {
-            sleep(ttl.mul_f64(self.random.below(50) as f64 / 100.0)).await;
+            sleep(ttl.mul_f64(self.random.below(80) as f64 / 100.0)).await;
             let at = now();
             let taken = self
                 .history

@@ -3,26 +3,27 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_client::admin::{AddMemberRequest, Admin};
 use quorate_client::{Client, ClientError};
 use quorate_statemachine::{FencingToken, Name};
-use tokio::time::sleep;
 
 use crate::history::Shared;
 use crate::invariants::acknowledged::KEPT;
 use crate::planted::Planted;
-use crate::random::Random;
 use crate::trace;
 
 mod events;
 mod leases;
 mod locks;
+mod operator;
 mod queues;
+mod recorded;
 
 pub use events::Teller;
 pub use leases::Contender;
 pub use locks::Locker;
+pub use operator::{Members, form, replace, transfer};
 pub use queues::Worker;
+pub use recorded::Account;
 
 /// Long enough for a cluster that has lost its leader, short enough to try again.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -40,37 +41,6 @@ pub fn note(what: std::fmt::Arguments<'_>) {
 /// Where clients find the cluster.
 pub fn endpoints(nodes: usize) -> Vec<String> {
     (1..=nodes).map(|node| format!("n{node}:7400")).collect()
-}
-
-/// Makes a cluster of the blank nodes and the founder; tries until it is done.
-pub async fn form(nodes: usize) -> turmoil::Result {
-    let admin = Admin::connect(endpoints(nodes))?.with_timeout(TIMEOUT);
-    for node in 2..=nodes {
-        let request = AddMemberRequest {
-            name: format!("n{node}"),
-            peer_addr: format!("n{node}:7401"),
-            client_addr: format!("n{node}:7400"),
-            promote: true,
-            ..AddMemberRequest::default()
-        };
-        while let Err(error) = admin.add_member(request.clone()).await {
-            note(format_args!("n{node} is no member yet: {error}"));
-            sleep(Duration::from_millis(200)).await;
-        }
-        note(format_args!("n{node} is a member"));
-    }
-    Ok(())
-}
-
-/// Asks for a change of leaders now and then.
-pub async fn transfer(nodes: usize, mut random: Random, until: Duration) -> turmoil::Result {
-    let admin = Admin::connect(endpoints(nodes))?.with_timeout(TIMEOUT);
-    while now() < until {
-        sleep(Duration::from_millis(1_000 + random.below(6_000))).await;
-        let moved = admin.transfer_leader(None, false).await;
-        note(format_args!("leadership handed over: {}", moved.is_ok()));
-    }
-    Ok(())
 }
 
 /// What the cluster has of the keys that were claimed for good.
