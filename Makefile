@@ -1,7 +1,7 @@
 # The commands. Each can be run on a fresh Debian machine with a Rust toolchain.
 #
 #   make demo    a cluster at work while it is hurt   DIR=… LIMIT=n ONCE=1 BASE_PORT=7400
-#   make test    all tests and a short demo
+#   make test    all tests, 200 simulated clusters, two minutes of chaos and a short demo
 #   make bench   beside etcd, on this machine; writes docs/PERFORMANCE.md (tests/load/run.sh)
 #   make chaos   a cluster of processes under every fault, as root   MINUTES=2 SEED=… NODES=3
 #   make sim     whole clusters by a seed   SEEDS=n FROM=1, or SEED=x TRACE=1
@@ -45,6 +45,9 @@ test: tests deny
 	deploy/check/python.sh $(target)/debug/quorate
 	deploy/check/walk.py $(target)/debug/quorate docs/QUICKSTART.md docs/OPERATIONS.md
 	deploy/check/kubernetes.sh
+	deploy/check/chaos.sh $(target)/debug/chaos $(target)/chaos-test
+	$(MAKE) sim SEEDS=200
+	cd tests/sim && cargo test --locked --target-dir $(abspath $(target))/sim --test planted --test seeds
 	$(target)/debug/quorate-demo run --dir '$(DIR)' --limit 300 --once \
 		--base-port 17400 --data-dir $(target)/demo-test
 
