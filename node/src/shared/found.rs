@@ -10,7 +10,7 @@ use super::Shared;
 use crate::core::Core;
 use crate::node::StartError;
 use crate::propose::stopped;
-use crate::storage::Identity;
+use crate::storage::{Identity, StorageError};
 use crate::upgrade;
 
 /// The founder's id; ids handed out later are higher.
@@ -61,7 +61,7 @@ impl Shared {
             });
         }
         let identity = self.found().await.map_err(failed)?;
-        self.start_core(identity.clone()).await.map_err(failed)?;
+        self.run_by(identity.clone()).await?;
         let core = self.core()?;
         self.initialize(&core).await.map_err(failed)?;
         Ok(identity)
@@ -101,15 +101,26 @@ impl Shared {
             node_id: invite.node_id,
             name: invite.name,
         };
-        let failed = |error: StartError| NodeError::Stopped {
+        let failed = |error: StorageError| NodeError::Stopped {
             message: error.to_string(),
         };
-        data.set_identity(identity.clone())
-            .map_err(|error| failed(error.into()))?;
+        data.set_identity(identity.clone()).map_err(failed)?;
         drop(guard);
         let node_id = identity.node_id;
-        self.start_core(identity).await.map_err(failed)?;
+        self.run_by(identity).await?;
         Ok(node_id)
+    }
+
+    /// Runs by an identity that is on disk. A node that cannot stops with the facts: to the others
+    /// it is a member, and its next start tries again.
+    async fn run_by(self: &Arc<Self>, identity: Identity) -> Result<(), NodeError> {
+        let is = identity.to_string();
+        let Err(error) = self.start_core(identity).await else {
+            return Ok(());
+        };
+        let message = format!("it became {is} and cannot run: {error}");
+        self.fail(message.clone());
+        Err(NodeError::Stopped { message })
     }
 
     /// Makes the founder the one voter of its cluster, unless it is already. A command that comes
@@ -179,21 +190,28 @@ async fn to_the_end<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Node;
+    use crate::{Health, Node};
     use futures::FutureExt;
     use quorate_statemachine::version;
 
-    #[tokio::test]
-    async fn an_invitation_is_followed_though_its_caller_has_given_up() {
-        let dir = tempfile::tempdir().expect("a directory for tests");
+    async fn blank(dir: &tempfile::TempDir) -> Node {
         let node = Node::builder().data_dir(dir.path()).join().start().await;
-        let node = node.expect("a blank node starts");
-        let invite = || v1::InviteRequest {
+        node.expect("a blank node starts")
+    }
+
+    fn invite() -> v1::InviteRequest {
+        v1::InviteRequest {
             cluster_id: uuid::Uuid::now_v7().to_string(),
             node_id: 7,
             name: "n7".to_owned(),
             cluster_version: version::FIRST,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn an_invitation_is_followed_though_its_caller_has_given_up() {
+        let dir = tempfile::tempdir().expect("a directory for tests");
+        let node = blank(&dir).await;
         let given_up = node.shared().invited(invite()).now_or_never();
         assert!(given_up.is_none(), "it was done at once: {given_up:?}");
         let runs = async {
@@ -203,6 +221,19 @@ mod tests {
         };
         let runs = tokio::time::timeout(FOUND_TIMEOUT, runs).await;
         runs.expect("it runs as the member that it was invited to be");
+        node.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_run_as_the_member_it_became_stops() {
+        let dir = tempfile::tempdir().expect("a directory for tests");
+        let node = blank(&dir).await;
+        std::fs::write(dir.path().join("log"), "no directory").expect("room");
+        let refused = node.shared().invited(invite()).await;
+        let refused = refused.expect_err("it cannot open its log").to_string();
+        assert!(refused.contains("cannot run"), "{refused}");
+        let health = node.health().borrow().clone();
+        assert!(matches!(health, Health::Failed(_)), "{health:?}");
         node.shutdown().await;
     }
 }

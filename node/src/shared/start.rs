@@ -247,6 +247,11 @@ impl Shared {
                 }
             }
         };
+        self.fail(facts);
+    }
+
+    /// The node has stopped, and says why.
+    pub(super) fn fail(&self, facts: String) {
         if self.stop.is_cancelled() {
             return;
         }

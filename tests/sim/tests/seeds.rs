@@ -33,3 +33,9 @@ fn a_claim_that_nobody_knows_of_is_no_riddle() {
         passes(seed);
     }
 }
+
+#[test]
+fn a_node_whose_disk_fails_while_it_becomes_a_member_stops() {
+    passes("505");
+    passes("785");
+}
