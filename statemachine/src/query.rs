@@ -1,7 +1,8 @@
 //! Queries and their answers: the read-only twin of [`crate::Command`].
 //!
-//! A query is answered from one view, at one point of the log. `now` is the reader's estimate of
-//! cluster time: what is over by then is not shown, swept or not.
+//! A query is answered from one view, at one point of the log. `now` is when it looks: what is over
+//! by then is not shown, swept or not. A later time than that of the view's last entry is for what
+//! no entry on its way can renew.
 
 use serde::{Deserialize, Serialize};
 
