@@ -116,7 +116,7 @@ impl Machine {
             }
             if let Some(seen) = node.seen() {
                 let mut history = history.borrow_mut();
-                if history.leaders.get(&seen.term).is_none() && seen.leads {
+                if seen.leads && !history.leaders.contains_key(&seen.term) {
                     note(format_args!("{} leads term {}", self.name, seen.term));
                 }
                 invariants::digests::seen(&mut history, number, &seen);
