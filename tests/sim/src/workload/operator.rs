@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quorate_client::ClientError;
 use quorate_client::admin::{AddMemberRequest, Admin, Member};
+use quorate_client::{Client, ClientError};
 use tokio::time::sleep;
 
 use super::{TIMEOUT, endpoints, note, now};
@@ -125,7 +125,7 @@ async fn take_out(admin: &Admin, node: usize, id: u64) -> u64 {
     }
 }
 
-/// Tries until it is a voter.
+/// Tries until it is a voter, of a quorum that needs nobody who is out.
 async fn take_in(admin: &Admin, node: usize, old: u64, replaces: u64) {
     let request = request(node, replaces);
     loop {
@@ -133,9 +133,25 @@ async fn take_in(admin: &Admin, node: usize, old: u64, replaces: u64) {
         told(format_args!("n{node} is taken in"), &added);
         let is_in = |member: &Member| member.name == request.name && member.voter;
         let members = all(admin).await;
-        if members.iter().any(|it| is_in(it) && it.id != old) {
+        let voter = members.iter().find(|it| is_in(it) && it.id != old);
+        if let Some(voter) = voter
+            && is_settled(admin, voter.id).await
+        {
             return;
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Whether no change of members is under way, nor can come back with another leader: an entry was
+/// committed behind the last one. Until then a second disk must not be lost.
+async fn is_settled(admin: &Admin, id: u64) -> bool {
+    let done = async || admin.remove_member(id, true).await.is_ok();
+    done().await && writes(admin).await.is_ok() && done().await
+}
+
+async fn writes(admin: &Admin) -> Result<(), ClientError> {
+    let client = Client::connect(admin.endpoints().to_vec())?.with_timeout(TIMEOUT);
+    let queue = client.queue("operator")?;
+    queue.push("a member is in").send().await.map(drop)
 }
