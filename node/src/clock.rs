@@ -112,12 +112,8 @@ impl<S: Source> ClusterClock<S> {
             };
         }
         #[cfg(feature = "simulation")]
-        if crate::simulation::has(crate::simulation::Bug::LocalClock) {
-            return Timestamp(wall.max(applied_micros) / 1000);
-        }
-        #[cfg(feature = "simulation")]
-        if crate::simulation::has(crate::simulation::Bug::Unclamped) {
-            return Timestamp(wall / 1000);
+        if let Some(micros) = crate::simulation::local_clock(wall, applied_micros) {
+            return Timestamp(micros / 1000);
         }
         let elapsed = self.counted(&mut anchor, at, confirmed);
         let moved =

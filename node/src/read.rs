@@ -424,3 +424,19 @@ fn too_stale(max_ms: u64, lag: Option<Duration>) -> NodeError {
         message: format!("the read allows a lag of {max_ms} ms, {lag}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_statemachine::{Name, access, lease};
+
+    #[test]
+    fn only_what_nothing_renews_is_over_by_the_clock() {
+        let name = Name::parse("key", "a").expect("a valid name");
+        let (now, applied_now) = (Timestamp(9), Timestamp(5));
+        let lease = Query::Lease(lease::Query::Get(lease::Get { key: name.clone() }));
+        assert_eq!(time_of(&lease, now, applied_now), applied_now);
+        let tokens = Query::Access(access::Query::Tokens(access::TokensOf { user: name }));
+        assert_eq!(time_of(&tokens, now, applied_now), now);
+    }
+}

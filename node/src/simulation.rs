@@ -7,6 +7,8 @@ use quorate_statemachine::digest::Digest;
 
 use crate::node::Node;
 
+pub use crate::storage::RECEIVING_PREFIX;
+
 /// A node at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
@@ -65,4 +67,13 @@ pub fn plant(bug: Bug) {
 /// Whether the nodes of this thread have it.
 pub(crate) fn has(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
+}
+
+/// Cluster time in microseconds of a leader that goes by its wall clock, if that is the bug.
+pub(crate) fn local_clock(wall_micros: u64, applied_micros: u64) -> Option<u64> {
+    match PLANTED.get()? {
+        Bug::LocalClock => Some(wall_micros.max(applied_micros)),
+        Bug::Unclamped => Some(wall_micros),
+        Bug::HashOrder | Bug::ReadsByClock => None,
+    }
 }

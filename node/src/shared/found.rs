@@ -208,19 +208,50 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_invitation_is_followed_though_its_caller_has_given_up() {
-        let dir = tempfile::tempdir().expect("a directory for tests");
-        let node = blank(&dir).await;
-        let given_up = node.shared().invited(invite()).now_or_never();
-        assert!(given_up.is_none(), "it was done at once: {given_up:?}");
+    /// Waits until the node runs as a member, and stops it.
+    async fn becomes_a_member(node: Node) {
         let runs = async {
             while node.shared().running().is_none() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         let runs = tokio::time::timeout(FOUND_TIMEOUT, runs).await;
-        runs.expect("it runs as the member that it was invited to be");
+        runs.expect("it runs by the identity that it was given");
+        node.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn an_invitation_is_followed_though_its_caller_has_given_up() {
+        let dir = tempfile::tempdir().expect("a directory for tests");
+        let node = blank(&dir).await;
+        let given_up = node.shared().invited(invite()).now_or_never();
+        assert!(given_up.is_none(), "it was done at once: {given_up:?}");
+        becomes_a_member(node).await;
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_founded_though_its_caller_has_given_up() {
+        let dir = tempfile::tempdir().expect("a directory for tests");
+        let node = blank(&dir).await;
+        let given_up = node.shared().found_cluster().now_or_never();
+        assert!(given_up.is_none(), "it was done at once: {given_up:?}");
+        becomes_a_member(node).await;
+    }
+
+    #[tokio::test]
+    async fn a_repeated_invitation_is_answered_with_the_id_of_the_first() {
+        let dir = tempfile::tempdir().expect("a directory for tests");
+        let node = blank(&dir).await;
+        let first = invite();
+        let again = v1::InviteRequest {
+            node_id: 8,
+            ..first.clone()
+        };
+        assert_eq!(node.shared().invited(first).await.expect("blank"), 7);
+        assert_eq!(node.shared().invited(again).await.expect("known"), 7);
+        let other = node.shared().invited(invite()).await;
+        let other = other.expect_err("of another cluster");
+        assert!(matches!(other, NodeError::WrongCluster { .. }), "{other}");
         node.shutdown().await;
     }
 

@@ -37,6 +37,8 @@ pub use mark::QuarantineMark;
 pub use open::{DataDir, FORMAT_VERSION, Identity};
 pub use receiver::{ReceiveError, Receiver};
 pub use refound::{Founder, NewCluster};
+#[cfg(feature = "simulation")]
+pub use snapshot::RECEIVING_PREFIX;
 pub use snapshot::{CHUNK_BYTES_MAX, Chunk, FileEntry, Manifest, SnapshotData};
 pub use state::{
     AppliedNotices, Checkpoint, NoticeHook, SnapshotBuilder, StateChange, StateOptions,

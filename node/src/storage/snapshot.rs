@@ -24,7 +24,7 @@ use crate::raft::SnapshotMeta;
 
 const MANIFEST: &str = "manifest";
 pub(super) const MAKING_PREFIX: &str = "making-";
-pub(super) const RECEIVING_PREFIX: &str = "receiving-";
+pub const RECEIVING_PREFIX: &str = "receiving-";
 
 /// Most bytes of a chunk.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;

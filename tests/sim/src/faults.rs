@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorate_node::simulation::RECEIVING_PREFIX;
 use quorate_node::storage::disk::simulated::Faults;
 
 use crate::planted::Planted;
@@ -12,9 +13,6 @@ use crate::world::World;
 
 /// How often each thing was done, by its name.
 pub type Done = BTreeMap<&'static str, u64>;
-
-/// With what the name of a directory begins that a snapshot is received in.
-const RECEIVING: &str = "receiving-";
 
 /// Something that ends by itself.
 #[derive(Debug)]
@@ -156,7 +154,7 @@ impl Plan {
 
     /// A snapshot that is on its way is interrupted, on one of its sides.
     fn look_at_receivers(&mut self, world: &mut World, now: Duration) {
-        let receives = |node: &mut usize| world.machines[*node].disk.has_name(RECEIVING);
+        let receives = |node: &mut usize| world.machines[*node].disk.has_name(RECEIVING_PREFIX);
         let found: Vec<usize> = self.receivers.extract_if(.., receives).collect();
         for node in found {
             *self.done.entry("snapshot_interrupted").or_default() += 1;

@@ -263,6 +263,33 @@ impl World {
         }
     }
 
+    /// All nodes have applied the same entry last.
+    fn has_converged(&self, nodes: usize) -> bool {
+        let seen = &self.history.borrow().seen;
+        let mut applied = seen.values().map(|seen| seen.applied);
+        let first = applied.next();
+        seen.len() == nodes && applied.all(|applied| Some(applied) == first)
+    }
+
+    /// Goes on until `is_so`, but for no longer than `within`.
+    fn wait_for(
+        &mut self,
+        otherwise: &str,
+        within: Duration,
+        is_so: impl Fn(&Self) -> bool,
+        mut each: impl FnMut(&mut Self),
+    ) -> Result<(), String> {
+        let until = self.sim.elapsed() + within;
+        while !is_so(self) {
+            if self.sim.elapsed() > until {
+                return Err(format!("{otherwise} in {within:?}"));
+            }
+            let next = self.sim.elapsed() + Duration::from_millis(50);
+            self.run_until(next, &mut each)?;
+        }
+        Ok(())
+    }
+
     fn run_until(
         &mut self,
         until: Duration,
@@ -317,13 +344,12 @@ fn live(
         done.set(true);
         Ok(())
     });
-    while !formed.get() {
-        let until = world.sim.elapsed() + Duration::from_millis(50);
-        world.run_until(until, |_| {})?;
-        if until > FORMED {
-            return Err("the cluster was not formed in time".to_owned());
-        }
-    }
+    world.wait_for(
+        "the cluster was not formed",
+        FORMED,
+        |_| formed.get(),
+        |_| {},
+    )?;
     let begin = world.sim.elapsed();
     let end = begin + FAULTS;
     clients(world, options, nodes, random, end);
@@ -334,34 +360,12 @@ fn live(
     plan.heal(world);
     world.run_until(end + CALM, |world| plan.calm(world))?;
     let whole = |world: &World| !world.members.incomplete.get();
-    wait(world, &mut plan, whole, "a member was not replaced")?;
-    world.faults = plan.done.clone();
-    judge(world, nodes, world.sim.elapsed() + JUDGED)?;
+    let calm = |world: &mut World| plan.calm(world);
+    world.wait_for("a member was not replaced", JUDGED, whole, calm)?;
+    world.faults = plan.done;
+    judge(world, nodes)?;
     let ended = |world: &World| world.ended.get();
-    wait(
-        world,
-        &mut plan,
-        ended,
-        "the clients have not come to an end",
-    )
-}
-
-/// Goes on until `is_so`, but not for longer than the judge may take.
-fn wait(
-    world: &mut World,
-    plan: &mut Plan,
-    is_so: impl Fn(&World) -> bool,
-    otherwise: &str,
-) -> Result<(), String> {
-    let until = world.sim.elapsed() + JUDGED;
-    while !is_so(world) {
-        if world.sim.elapsed() > until {
-            return Err(format!("{otherwise} in {JUDGED:?}"));
-        }
-        let next = world.sim.elapsed() + Duration::from_millis(50);
-        world.run_until(next, |world| plan.calm(world))?;
-    }
-    Ok(())
+    world.wait_for("the clients have not come to an end", JUDGED, ended, |_| {})
 }
 
 /// Starts all clients, on one machine. They work on for a while when the faults are over.
@@ -411,7 +415,7 @@ fn clients(world: &mut World, options: Options, nodes: usize, random: &mut Rando
 }
 
 /// The cluster must have converged, and have what it acknowledged.
-fn judge(world: &mut World, nodes: usize, until: Duration) -> Result<(), String> {
+fn judge(world: &mut World, nodes: usize) -> Result<(), String> {
     let verdict = Rc::new(RefCell::new(None));
     let (told, history) = (Rc::clone(&verdict), Rc::clone(&world.history));
     world.sim.client("judge", async move {
@@ -419,35 +423,16 @@ fn judge(world: &mut World, nodes: usize, until: Duration) -> Result<(), String>
         *told.borrow_mut() = Some(found);
         Ok(())
     });
-    while verdict.borrow().is_none() && world.sim.elapsed() < until {
-        let next = world.sim.elapsed() + Duration::from_millis(50);
-        world.run_until(next, |_| {})?;
-    }
-    let found = match verdict.borrow_mut().take() {
-        Some(Ok(found)) => found,
-        Some(Err(error)) => return Err(format!("the cluster does not serve: {error}")),
-        None => return Err("the cluster does not serve: no answer".to_owned()),
-    };
-    let wrong = acknowledged::check(&world.history.borrow(), &found);
+    let served = |_: &World| verdict.borrow().is_some();
+    world.wait_for("the cluster does not serve", JUDGED, served, |_| {})?;
+    let found = verdict.borrow_mut().take().transpose();
+    let found = found.map_err(|error| format!("the cluster does not serve: {error}"))?;
+    let wrong = acknowledged::check(&world.history.borrow(), &found.unwrap_or_default());
     world.history.borrow_mut().violations.extend(wrong);
-    converge(world, nodes)
-}
-
-/// What is committed reaches everybody with the next heartbeats; meanwhile time goes on in ticks.
-fn converge(world: &mut World, nodes: usize) -> Result<(), String> {
-    let until = world.sim.elapsed() + CONVERGED;
-    while world.sim.elapsed() < until {
-        let next = world.sim.elapsed() + Duration::from_millis(50);
-        world.run_until(next, |_| {})?;
-        let history = world.history.borrow();
-        let mut applied = history.seen.values().map(|seen| seen.applied);
-        let first = applied.next();
-        if history.seen.len() == nodes && applied.all(|applied| Some(applied) == first) {
-            return Ok(());
-        }
-    }
-    let seen = &world.history.borrow().seen;
-    Err(format!("the nodes have not converged: {seen:?}"))
+    // What is committed reaches everybody with the next heartbeats; time goes on in ticks.
+    let converged = |world: &World| world.has_converged(nodes);
+    let waited = world.wait_for("the nodes have not converged", CONVERGED, converged, |_| {});
+    waited.map_err(|why| format!("{why}: {:?}", world.history.borrow().seen))
 }
 
 /// What is summed over seeds: numbers by name.

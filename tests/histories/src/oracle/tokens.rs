@@ -38,14 +38,14 @@ pub fn ordered_in_real_time(grants: impl Iterator<Item = (FencingToken, Span)>) 
     Ok(())
 }
 
-/// The only one of each, or the first that comes twice.
-fn unique<T: Ord + std::fmt::Debug>(values: impl Iterator<Item = T>) -> Result<BTreeSet<T>> {
+/// Fails at the first that comes twice.
+fn unique<T: Ord + std::fmt::Debug>(values: impl Iterator<Item = T>) -> Result<()> {
     let mut seen = BTreeSet::new();
     for value in values {
         ensure!(!seen.contains(&value), "{value:?} is there twice");
         seen.insert(value);
     }
-    Ok(seen)
+    Ok(())
 }
 
 #[cfg(test)]
