@@ -270,3 +270,25 @@ async fn a_dropped_leader_leads_no_longer_though_a_client_is_connected() -> Resu
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_stops_lets_go_of_its_directory_though_a_client_is_connected() -> Result {
+    let dir = tempfile::tempdir()?;
+    let node = Node::builder()
+        .data_dir(dir.path())
+        .listen_client("127.0.0.1:0")
+        .start()
+        .await?;
+    let client = Client::connect([node.member().client_addr])?.with_timeout(PATIENCE);
+    let before = granted(&client, "before").await?;
+    let read = client.lease_get(&name("before")).await?;
+    assert_eq!(read.map(|lease| lease.fencing_token), Some(before));
+    node.shutdown().await;
+
+    // The client has its streams still: one for commands, one for reads.
+    let node = alone(dir.path()).await?;
+    assert!(granted(&node.client(), "after").await? > before);
+    node.shutdown().await;
+    drop(client);
+    Ok(())
+}

@@ -243,7 +243,8 @@ impl Coordination for CoordinationService {
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
             let exchange = Execute { core, guest, news };
-            tokio::spawn(exchange::run(exchange, incoming, tx));
+            let stop = self.shared.stop_token();
+            tokio::spawn(exchange::run(exchange, incoming, tx, stop));
         }))
     }
 
@@ -261,7 +262,8 @@ impl Coordination for CoordinationService {
         let incoming = request.into_inner();
         Ok(opened(hello, |tx| {
             let exchange = Read { core, guest, news };
-            tokio::spawn(exchange::run(exchange, incoming, tx));
+            let stop = self.shared.stop_token();
+            tokio::spawn(exchange::run(exchange, incoming, tx, stop));
         }))
     }
 

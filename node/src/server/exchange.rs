@@ -13,6 +13,7 @@ use quorate_rpc::frame::BATCH_REQUESTS;
 use quorate_statemachine::InvalidArgument;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::metrics::Metrics;
@@ -91,11 +92,13 @@ pub trait Exchange: Send + 'static {
     fn pack(&self, answers: Vec<(u64, Outcome<Self::Answer>)>) -> Self::Message;
 }
 
-/// Runs a stream until the client closes it or goes away.
+/// Runs a stream until the client closes it or goes away, or the node stops: what is in flight is
+/// answered then, and nothing more is taken. The stores are open for as long as it runs.
 pub async fn run<E: Exchange>(
     exchange: E,
     mut incoming: Streaming<E::Batch>,
     outgoing: mpsc::Sender<Result<E::Message, Status>>,
+    stop: CancellationToken,
 ) {
     let (tx, mut rx) = mpsc::unbounded_channel();
     let mut in_flight: HashMap<u64, InFlight> = HashMap::new();
@@ -105,6 +108,7 @@ pub async fn run<E: Exchange>(
     let mut open = true;
     while open || !in_flight.is_empty() {
         tokio::select! {
+            () = stop.cancelled(), if open => open = false,
             batch = incoming.message(), if open && in_flight.len() < IN_FLIGHT_MAX => match batch {
                 Ok(Some(batch)) => {
                     let (since, requests) = (Instant::now(), E::requests(batch));
