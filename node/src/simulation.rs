@@ -53,6 +53,8 @@ pub enum Bug {
     Unclamped,
     /// A read looks at the state at the time of the leader's clock.
     ReadsByClock,
+    /// A restored log goes on where the snapshot ends.
+    TokenReuse,
 }
 
 thread_local! {
@@ -74,6 +76,15 @@ pub(crate) fn local_clock(wall_micros: u64, applied_micros: u64) -> Option<u64> 
     match PLANTED.get()? {
         Bug::LocalClock => Some(wall_micros.max(applied_micros)),
         Bug::Unclamped => Some(wall_micros),
-        Bug::HashOrder | Bug::ReadsByClock => None,
+        Bug::HashOrder | Bug::ReadsByClock | Bug::TokenReuse => None,
+    }
+}
+
+/// Where the log of a restored cluster begins: at `index`, or behind the snapshot if that is the
+/// bug.
+pub(crate) fn first_index(index: u64, last: u64) -> u64 {
+    match has(Bug::TokenReuse) {
+        true => last,
+        false => index,
     }
 }

@@ -36,6 +36,8 @@ pub fn restore(
     let clock = clock_ms();
     let saved_at_ms = header.saved_at_ms.max(header.now_ms);
     let index = first_index(last.index, saved_at_ms, clock, wanted.tokens_above)?;
+    #[cfg(feature = "simulation")]
+    let index = crate::simulation::first_index(index, last.index);
     let mut made = NewCluster::create(&wanted.data_dir)?;
     let summary = match fill(&mut made, &mut reader, progress) {
         Ok(summary) => summary,

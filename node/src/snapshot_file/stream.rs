@@ -58,22 +58,35 @@ pub async fn stream(
     let (sender, pieces) = mpsc::channel(PIECES_WAITING);
     let (of, count) = (header.clone(), Arc::clone(&rows));
     let quarantine = Arc::clone(&core.quarantine);
-    let sink = Sink {
-        pieces: sender,
-        runtime: Handle::current(),
-        patience,
-    };
-    let written = tokio::task::spawn_blocking(move || {
+    let work = move |out: &mut dyn Write| {
         let _held = held;
-        write(&checkpoint, &of, sink, &count, &quarantine)
-    });
+        write(&checkpoint, &of, out, &count, &quarantine)
+    };
     Ok(Stream {
         header,
         pieces,
-        written,
+        written: begin(work, sender, patience),
         rows,
         rows_estimated,
     })
+}
+
+/// Does `work` on a thread that may block, and sends what it writes.
+fn begin(
+    work: impl FnOnce(&mut dyn Write) -> Result<Summary, FileError> + Send + 'static,
+    pieces: mpsc::Sender<Bytes>,
+    patience: Duration,
+) -> JoinHandle<Result<Summary, FileError>> {
+    #[cfg(feature = "simulation")]
+    if turmoil::in_simulation() {
+        return tokio::spawn(simulated::write_then_send(work, pieces, patience));
+    }
+    let mut sink = Sink {
+        pieces,
+        runtime: Handle::current(),
+        patience,
+    };
+    tokio::task::spawn_blocking(move || work(&mut sink))
 }
 
 fn header(identity: &Identity, checkpoint: &Checkpoint) -> Header {
@@ -119,24 +132,46 @@ struct Sink {
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let piece = Bytes::copy_from_slice(&bytes[..bytes.len().min(PIECE_BYTES_MAX)]);
-        let length = piece.len();
-        let sending = self.pieces.send_timeout(piece, self.patience);
-        let sent = self.runtime.block_on(sending);
-        sent.map_err(|error| match error {
-            SendTimeoutError::Closed(_) => io::Error::new(io::ErrorKind::BrokenPipe, "it is gone"),
-            SendTimeoutError::Timeout(_) => io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!(
-                    "the receiver took nothing for {} s",
-                    self.patience.as_secs()
-                ),
-            ),
-        })?;
-        Ok(length)
+        let piece = &bytes[..bytes.len().min(PIECE_BYTES_MAX)];
+        let sending = send(&self.pieces, piece, self.patience);
+        self.runtime.block_on(sending)?;
+        Ok(piece.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Waits for a slow taker, but not for ever.
+async fn send(pieces: &mpsc::Sender<Bytes>, piece: &[u8], patience: Duration) -> io::Result<()> {
+    let sent = pieces
+        .send_timeout(Bytes::copy_from_slice(piece), patience)
+        .await;
+    sent.map_err(|error| match error {
+        SendTimeoutError::Closed(_) => io::Error::new(io::ErrorKind::BrokenPipe, "it is gone"),
+        SendTimeoutError::Timeout(_) => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the receiver took nothing for {} s", patience.as_secs()),
+        ),
+    })
+}
+
+/// In one thread, which may not wait for a taker: all is written, then sent.
+#[cfg(feature = "simulation")]
+mod simulated {
+    use super::{Bytes, Duration, FileError, PIECE_BYTES_MAX, Summary, Write, mpsc, send};
+
+    pub(super) async fn write_then_send(
+        work: impl FnOnce(&mut dyn Write) -> Result<Summary, FileError>,
+        pieces: mpsc::Sender<Bytes>,
+        patience: Duration,
+    ) -> Result<Summary, FileError> {
+        let mut whole = Vec::new();
+        let summary = work(&mut whole)?;
+        for piece in whole.chunks(PIECE_BYTES_MAX) {
+            send(&pieces, piece, patience).await?;
+        }
+        Ok(summary)
     }
 }

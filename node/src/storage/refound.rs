@@ -6,13 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use futures::executor::block_on;
-use openraft::storage::RaftLogStorage;
 use quorate_statemachine::tables::MetaRow;
 
 use super::error::StorageError;
 use super::files;
-use super::log::{LogOptions, LogStore};
+use super::log::LogStore;
 use super::offline::Stopped;
 use super::open::{DataDir, Identity};
 use super::state::Seed;
@@ -156,14 +154,8 @@ fn alone(founder: &Founder) -> Membership {
 /// An empty log that begins behind the founder's log id. Its vote keeps the next term above all
 /// that the old log has.
 fn begin_log(dir: &DataDir, founder: &Founder) -> Result<(), StorageError> {
-    let path = dir.log();
-    let mut log = LogStore::open(&path, &dir.acked(), &LogOptions::default())?;
     let vote = Vote::new(founder.log_id.leader_id.term, founder.identity.node_id);
-    block_on(async {
-        log.save_vote(&vote).await?;
-        log.purge(founder.log_id).await
-    })
-    .map_err(StorageError::io("write to", &path))
+    LogStore::begin(&dir.log(), &dir.acked(), vote, founder.log_id)
 }
 
 /// Moves what was made up into its directory, the identity last.

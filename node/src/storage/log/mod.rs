@@ -150,23 +150,21 @@ impl LogStore {
 
     /// Opens or creates the log in `dir` with its guard file, and verifies all of it.
     pub fn open(dir: &Path, acked: &Path, options: &LogOptions) -> Result<Self, StorageError> {
-        let guard = open_guard(dir, acked)?;
-        // The database syncs what is in its directory, and not the name of the directory itself.
-        files::create_dir(dir)?;
-        let db = KeyValue::open(dir, options.tuning())
-            .map_err(StorageError::database("open the log in", dir))?;
-        let verified = verify::verify(&db, dir)?;
-        verify::check_guard(&db, &guard.mark(), &verified, dir, acked)?;
-        let core = Arc::new(Core {
-            path: dir.to_owned(),
-            db,
-            cache: Mutex::new(Cache::new(verified, options.cache_bytes)),
-            failure: watch::channel(None).0,
-            meters: options.meters.clone(),
-        });
+        let (core, guard) = open_core(dir, acked, options)?;
         let writer = Writer::start(core.clone(), guard)
             .map_err(StorageError::io("start the writer thread of", dir))?;
         Ok(Self { core, writer })
+    }
+
+    /// Makes a log in `dir` that has a vote and begins behind `purged`, durably.
+    pub(super) fn begin(
+        dir: &Path,
+        acked: &Path,
+        vote: Vote,
+        purged: LogId,
+    ) -> Result<(), StorageError> {
+        let (core, guard) = open_core(dir, acked, &LogOptions::default())?;
+        writer::begin(core, guard, vote, purged)
     }
 
     /// Tells why the log has stopped, when it has. The node must stop too.
@@ -200,6 +198,29 @@ impl LogStore {
     pub fn disk_bytes(&self) -> u64 {
         self.core.db.table_bytes()
     }
+}
+
+/// The log in `dir` as it was found, with its guard.
+fn open_core(
+    dir: &Path,
+    acked: &Path,
+    options: &LogOptions,
+) -> Result<(Arc<Core>, Guard), StorageError> {
+    let guard = open_guard(dir, acked)?;
+    // The database syncs what is in its directory, and not the name of the directory itself.
+    files::create_dir(dir)?;
+    let db = KeyValue::open(dir, options.tuning())
+        .map_err(StorageError::database("open the log in", dir))?;
+    let verified = verify::verify(&db, dir)?;
+    verify::check_guard(&db, &guard.mark(), &verified, dir, acked)?;
+    let core = Core {
+        path: dir.to_owned(),
+        db,
+        cache: Mutex::new(Cache::new(verified, options.cache_bytes)),
+        failure: watch::channel(None).0,
+        meters: options.meters.clone(),
+    };
+    Ok((Arc::new(core), guard))
 }
 
 /// The guard is made before the database, so a database without a guard has lost it.

@@ -249,6 +249,33 @@ impl Drop for Writer {
     }
 }
 
+/// Writes what a new log begins with, here and now, and closes it.
+pub(super) fn begin(
+    core: Arc<Core>,
+    guard: Guard,
+    vote: Vote,
+    purged: LogId,
+) -> Result<(), StorageError> {
+    let from = {
+        let mut cache = core.cache();
+        let from = cache.first;
+        cache.purge(purged, None);
+        from
+    };
+    let purge = |cache: &Cache| Job::Purge {
+        from,
+        upto: purged,
+        upto_chain: cache.purged_chain,
+        end: cache.end(),
+        chain: cache.last_chain,
+        done: oneshot::channel().0,
+    };
+    let jobs = [Job::Vote(vote, oneshot::channel().0), purge(&core.cache())];
+    let mut far = Far::new(core, guard);
+    far.write(&jobs)?;
+    far.write_marks()
+}
+
 /// The far end: what the thread owns.
 struct Far {
     core: Arc<Core>,
