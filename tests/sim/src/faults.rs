@@ -364,7 +364,8 @@ fn names(world: &World) -> Vec<String> {
         .collect()
 }
 
-fn set_disk(world: &World, node: usize, change: impl FnOnce(&mut Faults)) {
+/// Changes what a disk does worse than a good one.
+pub fn set_disk(world: &World, node: usize, change: impl FnOnce(&mut Faults)) {
     let disk = &world.machines[node].disk;
     let mut faults = disk.faults();
     change(&mut faults);

@@ -145,7 +145,7 @@ pub struct Appended {
 }
 
 /// An event that is stored in the end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Its number.
     pub sequence: u64,
@@ -176,10 +176,12 @@ pub struct History {
     pub writes: Vec<Write>,
     /// Greatest token that the resource has seen.
     pub highest: FencingToken,
-    /// Digest by applied entry, with the node that was first seen there.
-    pub digests: BTreeMap<u64, (usize, String)>,
-    /// Leaders by term.
-    pub leaders: BTreeMap<u64, usize>,
+    /// How many clusters were lost and followed by another one.
+    pub cluster: u64,
+    /// Digest by cluster and applied entry, with the node that was first seen there.
+    pub digests: BTreeMap<(u64, u64), (usize, String)>,
+    /// Leaders by cluster and term.
+    pub leaders: BTreeMap<(u64, u64), usize>,
     /// What must not be.
     pub violations: Vec<String>,
     /// How the nodes were last seen.

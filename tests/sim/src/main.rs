@@ -7,6 +7,7 @@
 //! sim --seeds 9 --planted NAME  with a bug of planted.rs: seeds must fail
 //! ```
 
+mod aftermath;
 mod faults;
 mod history;
 mod invariants;

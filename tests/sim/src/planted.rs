@@ -16,7 +16,7 @@ pub enum Planted {
     LateDeadline,
     /// A lease's key is asked for under the name of another one in the end, as if it were lost.
     LostKey,
-    /// Tokens begin again lower, as after a restore that counts on from its snapshot.
+    /// A restored log goes on where its snapshot ends.
     TokenReuse,
     /// A client that gives up to wait forgets to say so.
     LostCancel,
@@ -69,6 +69,7 @@ impl Planted {
             Self::HashOrder => Some(Bug::HashOrder),
             Self::Unclamped => Some(Bug::Unclamped),
             Self::ReadsByClock => Some(Bug::ReadsByClock),
+            Self::TokenReuse => Some(Bug::TokenReuse),
             _ => None,
         }
     }

@@ -1,9 +1,11 @@
 //! A cluster of one seed: nodes, disks, network, and the loop that moves time.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::rc::Rc;
 use std::time::Duration;
 
+use quorate_node::disaster::{self, DisasterError, Wanted};
 use quorate_node::storage::disk::simulated::{Disk, Faults, attach};
 use quorate_node::{Config, Health, Node};
 use tokio::task::JoinSet;
@@ -11,15 +13,12 @@ use tokio::time::sleep;
 use turmoil::Sim;
 
 use crate::faults::{Done, Plan};
-use crate::history::Shared;
+use crate::history::{History, Shared};
 use crate::invariants::{self, acknowledged};
 use crate::planted::Planted;
 use crate::random::{self, Random};
 use crate::workload::{self, Account, Contender, Locker, Members, Teller, Worker, note};
-use crate::{process, trace};
-
-/// The cluster is formed by then, or something is wrong with it.
-const FORMED: Duration = Duration::from_secs(15);
+use crate::{aftermath, process, trace};
 
 /// How long faults go on.
 const FAULTS: Duration = Duration::from_secs(16);
@@ -27,11 +26,14 @@ const FAULTS: Duration = Duration::from_secs(16);
 /// How long the cluster has to recover when they are over.
 const CALM: Duration = Duration::from_secs(8);
 
-/// How long the judge may take.
+/// How long a client may take that is waited for.
 const JUDGED: Duration = Duration::from_secs(20);
 
 /// How long it may take until all nodes have applied the same entry.
 const CONVERGED: Duration = Duration::from_secs(3);
+
+/// How long clusters that follow may take, together.
+const AFTERMATH: Duration = Duration::from_secs(200);
 
 /// How often a node is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(7);
@@ -56,6 +58,15 @@ pub struct Report {
     pub sums: Done,
 }
 
+/// What `quorate snapshot restore` is told.
+#[derive(Debug)]
+pub struct Restore {
+    /// The snapshot file.
+    pub file: Rc<Vec<u8>>,
+    /// As its option.
+    pub tokens_above: Option<u64>,
+}
+
 /// A node, as the harness holds it.
 pub struct Machine {
     pub name: String,
@@ -69,6 +80,10 @@ pub struct Machine {
     pub stopped: RefCell<Option<String>>,
     /// Something is wrong with the disk, so that it may.
     pub excused: Cell<bool>,
+    /// Its next process restores a snapshot file instead of being a node.
+    pub restores: RefCell<Option<Restore>>,
+    /// How that ended: the token that all of the new cluster are above.
+    pub restored: RefCell<Option<Result<u64, DisasterError>>>,
 }
 
 impl Machine {
@@ -86,6 +101,8 @@ impl Machine {
             runtime: Cell::new(None),
             stopped: RefCell::default(),
             excused: Cell::new(false),
+            restores: RefCell::default(),
+            restored: RefCell::default(),
         })
     }
 
@@ -102,6 +119,9 @@ impl Machine {
         let runtime = tokio::runtime::Handle::current().id();
         self.runtime.set(Some(runtime));
         process::set_skew(runtime, self.skew_micros.get());
+        if let Some(order) = self.restores.take() {
+            return self.restore(&order);
+        }
         let mut config = self.config.clone();
         config.node.bootstrap = self.founds.get();
         let builder = Node::builder().configure(|of_node| *of_node = config);
@@ -116,7 +136,8 @@ impl Machine {
             }
             if let Some(seen) = node.seen() {
                 let mut history = history.borrow_mut();
-                if seen.leads && !history.leaders.contains_key(&seen.term) {
+                let term = (history.cluster, seen.term);
+                if seen.leads && !history.leaders.contains_key(&term) {
                     note(format_args!("{} leads term {}", self.name, seen.term));
                 }
                 invariants::digests::seen(&mut history, number, &seen);
@@ -125,6 +146,19 @@ impl Machine {
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn restore(&self, order: &Restore) {
+        let wanted = Wanted {
+            data_dir: self.config.node.data_dir.clone(),
+            node_id: None,
+            name: Some(self.name.clone()),
+            tokens_above: order.tokens_above,
+        };
+        let made = disaster::restore(&wanted, &order.file[..], &mut |_| {});
+        let made = made.map(|restored| restored.tokens_above);
+        note(format_args!("{} restores: {made:?}", self.name));
+        *self.restored.borrow_mut() = Some(made);
     }
 
     fn stop(&self, why: &str) {
@@ -172,7 +206,7 @@ impl World {
         let latency = tick + Duration::from_millis(random.below(30));
         let mut builder = turmoil::Builder::new();
         builder
-            .simulation_duration(FORMED + FAULTS + CALM + 4 * JUDGED)
+            .simulation_duration(FAULTS + CALM + 5 * JUDGED + AFTERMATH)
             .tick_duration(tick)
             .enable_random_order()
             .tcp_capacity(4_096)
@@ -263,6 +297,26 @@ impl World {
         }
     }
 
+    /// Runs a client on a machine of its own until it has an answer.
+    pub fn ask<T: 'static, E: Display + 'static>(
+        &mut self,
+        name: &str,
+        otherwise: &str,
+        what: impl Future<Output = Result<T, E>> + 'static,
+    ) -> Result<T, String> {
+        let answer = Rc::new(RefCell::new(None));
+        let told = Rc::clone(&answer);
+        self.sim.client(name, async move {
+            let answered = what.await;
+            *told.borrow_mut() = Some(answered);
+            Ok(())
+        });
+        let answered = |_: &Self| answer.borrow().is_some();
+        self.wait_for(otherwise, JUDGED, answered, |_| {})?;
+        let answer = answer.take().expect("it was waited for");
+        answer.map_err(|error| format!("{otherwise}: {error}"))
+    }
+
     /// All nodes have applied the same entry last.
     fn has_converged(&self, nodes: usize) -> bool {
         let seen = &self.history.borrow().seen;
@@ -272,7 +326,7 @@ impl World {
     }
 
     /// Goes on until `is_so`, but for no longer than `within`.
-    fn wait_for(
+    pub fn wait_for(
         &mut self,
         otherwise: &str,
         within: Duration,
@@ -290,7 +344,8 @@ impl World {
         Ok(())
     }
 
-    fn run_until(
+    /// Goes on until that time.
+    pub fn run_until(
         &mut self,
         until: Duration,
         mut each: impl FnMut(&mut Self),
@@ -337,18 +392,10 @@ fn live(
     nodes: usize,
     random: &mut Random,
 ) -> Result<(), String> {
-    let formed = Rc::new(Cell::new(false));
-    let done = Rc::clone(&formed);
-    world.sim.client("founder", async move {
-        workload::form(nodes).await?;
-        done.set(true);
-        Ok(())
-    });
-    world.wait_for(
+    world.ask(
+        "founder",
         "the cluster was not formed",
-        FORMED,
-        |_| formed.get(),
-        |_| {},
+        workload::form(nodes),
     )?;
     let begin = world.sim.elapsed();
     let end = begin + FAULTS;
@@ -363,9 +410,10 @@ fn live(
     let calm = |world: &mut World| plan.calm(world);
     world.wait_for("a member was not replaced", JUDGED, whole, calm)?;
     world.faults = plan.done;
-    judge(world, nodes)?;
+    judge(world, "judge")?;
     let ended = |world: &World| world.ended.get();
-    world.wait_for("the clients have not come to an end", JUDGED, ended, |_| {})
+    world.wait_for("the clients have not come to an end", JUDGED, ended, |_| {})?;
+    aftermath::run(world, options)
 }
 
 /// Starts all clients, on one machine. They work on for a while when the faults are over.
@@ -415,24 +463,22 @@ fn clients(world: &mut World, options: Options, nodes: usize, random: &mut Rando
 }
 
 /// The cluster must have converged, and have what it acknowledged.
-fn judge(world: &mut World, nodes: usize) -> Result<(), String> {
-    let verdict = Rc::new(RefCell::new(None));
-    let (told, history) = (Rc::clone(&verdict), Rc::clone(&world.history));
-    world.sim.client("judge", async move {
-        let found = workload::judge(nodes, &history).await;
-        *told.borrow_mut() = Some(found);
-        Ok(())
-    });
-    let served = |_: &World| verdict.borrow().is_some();
-    world.wait_for("the cluster does not serve", JUDGED, served, |_| {})?;
-    let found = verdict.borrow_mut().take().transpose();
-    let found = found.map_err(|error| format!("the cluster does not serve: {error}"))?;
-    let wrong = acknowledged::check(&world.history.borrow(), &found.unwrap_or_default());
+pub fn judge(world: &mut World, name: &str) -> Result<(), String> {
+    let (nodes, history) = (world.machines.len(), Rc::clone(&world.history));
+    let judged = async move { workload::judge(nodes, &history).await };
+    let found = world.ask(name, "the cluster does not serve", judged)?;
+    let wrong = acknowledged::check(&world.history.borrow(), &found);
     world.history.borrow_mut().violations.extend(wrong);
     // What is committed reaches everybody with the next heartbeats; time goes on in ticks.
     let converged = |world: &World| world.has_converged(nodes);
     let waited = world.wait_for("the nodes have not converged", CONVERGED, converged, |_| {});
     waited.map_err(|why| format!("{why}: {:?}", world.history.borrow().seen))
+}
+
+/// Entries of the first cluster; the log of another one does not begin at 0.
+fn entries(history: &History) -> u64 {
+    let mut of_first = history.digests.range(..(1, 0));
+    of_first.next_back().map_or(0, |((_, applied), _)| *applied)
 }
 
 /// What is summed over seeds: numbers by name.
@@ -452,10 +498,7 @@ fn sums(world: &World) -> Done {
         ("events_appended", size(history.appended.len())),
         ("writes_to_resource", size(history.writes.len())),
         ("leaders", size(history.leaders.len())),
-        (
-            "entries",
-            history.digests.keys().last().copied().unwrap_or(0),
-        ),
+        ("entries", entries(&history)),
         ("syncs", syncs),
     ]);
     sums

@@ -50,7 +50,7 @@ fn a_lease_that_is_gone_is_caught() {
 
 #[test]
 fn tokens_that_begin_again_are_caught() {
-    caught("token-reuse", "");
+    caught("token-reuse", "was asked for after");
 }
 
 #[test]

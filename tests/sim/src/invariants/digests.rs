@@ -6,7 +6,7 @@ use quorate_node::simulation::Seen;
 /// Takes in what a node was seen to be.
 pub fn seen(history: &mut History, node: usize, seen: &Seen) {
     let digest = seen.digest.to_string();
-    let first = history.digests.entry(seen.applied);
+    let first = history.digests.entry((history.cluster, seen.applied));
     let (other, known) = first.or_insert_with(|| (node, digest.clone())).clone();
     if known != digest {
         let applied = seen.applied;

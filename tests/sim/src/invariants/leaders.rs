@@ -8,7 +8,8 @@ pub fn seen(history: &mut History, node: usize, seen: &Seen) {
     if !seen.leads {
         return;
     }
-    let known = *history.leaders.entry(seen.term).or_insert(node);
+    let term = (history.cluster, seen.term);
+    let known = *history.leaders.entry(term).or_insert(node);
     if known != node {
         let term = seen.term;
         history.violated(format!("n{known} and n{node} both lead term {term}"));

@@ -65,6 +65,19 @@ impl Contender {
         Ok(())
     }
 
+    /// Works for a while, and claims nothing for good: what it does may be lost.
+    pub async fn work(mut self, keys: u64, lasts: Duration) -> Result<(), InvalidArgument> {
+        for key in 0..keys {
+            let key = format!("own/{}/{key}", self.name);
+            self.claim(key, Duration::from_secs(1)).await?;
+        }
+        let until = now() + lasts;
+        while now() < until {
+            self.contend().await?;
+        }
+        Ok(())
+    }
+
     /// Claims a key for good.
     async fn keep(&mut self) -> Result<(), InvalidArgument> {
         let key = format!("{KEPT}{}/{}", self.name, self.claims);
@@ -139,15 +152,6 @@ impl Contender {
         Ok(())
     }
 
-    /// The token as the client takes it.
-    fn told(&self, token: FencingToken) -> FencingToken {
-        let restored = self.history.borrow().planted == Some(Planted::TokenReuse);
-        match restored && token > 300 {
-            true => token - 200,
-            false => token,
-        }
-    }
-
     async fn claim(
         &mut self,
         key: String,
@@ -166,7 +170,7 @@ impl Contender {
         let sent = now();
         let answer = self.client.execute(claim.clone()).await;
         let outcome = match &answer {
-            Ok(Answer::Granted(lease)) => Outcome::Granted(self.told(lease.fencing_token)),
+            Ok(Answer::Granted(lease)) => Outcome::Granted(lease.fencing_token),
             Ok(Answer::Busy(holder)) => {
                 self.history.borrow_mut().reads.push(Read {
                     key: key.clone(),
@@ -205,14 +209,17 @@ fn late_bound(ttl: Duration) -> Duration {
 /// A lease that nobody renews must be over at its bound.
 pub async fn judge(client: &Client, history: &Shared) -> Result<(), ClientError> {
     let ttl = Duration::from_secs(2);
+    // A restored cluster knows the tokens of the one before.
+    let cluster = history.borrow().cluster;
     let claim = |token: &str| {
+        let token = &format!("{token}-{cluster}");
         Ok::<_, ClientError>(Claim {
             key: Name::parse("key", "late".to_owned())?,
             owner: Owner::new(
                 Name::parse("owner", token.to_owned())?,
                 Name::parse("incarnation", "1")?,
             ),
-            lease_token: LeaseToken::parse(token)?,
+            lease_token: LeaseToken::parse(token.as_str())?,
             ttl_ms: 2_000,
             same_owner: SameOwner::Busy,
             metadata: Vec::new(),
